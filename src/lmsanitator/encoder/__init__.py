@@ -1,0 +1,7 @@
+"""Open an encoder safely and read its outputs."""
+
+from lmsanitator.encoder.frozen import FrozenEncoder, Precision, TokenMeter
+from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
+from lmsanitator.encoder.sites import SITES, Site, read_site
+
+__all__ = ["SITES", "Checkpoint", "FrozenEncoder", "Precision", "Site", "TokenMeter", "open_checkpoint", "read_site"]

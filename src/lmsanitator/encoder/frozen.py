@@ -1,0 +1,240 @@
+"""The encoder under test: frozen, in eval mode, every site from one forward pass, every token counted."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
+
+from lmsanitator.encoder.loading import open_checkpoint
+from lmsanitator.encoder.sites import Site, read_site
+from lmsanitator.errors import UnsupportedError
+
+Precision = Literal["auto", "fp32", "bf16"]
+BATCH_TOKENS = 4096
+"""Tokens in a batch: enough to keep the cores busy, few enough for the activations to stay in the cache."""
+
+
+@dataclass
+class TokenMeter:
+    """Tokens that went through the encoder, the unit in which cost is reported."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+class FrozenEncoder:
+    """A pretrained encoder whose weights cannot change.
+
+    Args:
+        model: a transformers model without head; it is set to eval mode and frozen.
+        tokenizer: its fast tokenizer, padding on the right.
+        source: what to call it in reports.
+        untrained: names of weights that are random because the checkpoint lacks them.
+        precision: of searches; `auto` takes bf16 where the hardware multiplies it in matrix units (AMX, CUDA) and
+            fp32 elsewhere. On CPUs with AVX-512 alone bf16 was measured both slower and faster than fp32, so it
+            has to be asked for. Evidence is confirmed in fp32 whatever is chosen here.
+        device: where to run; the model is moved there.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        source: str = "memory",
+        untrained: Iterable[str] = (),
+        precision: Precision = "auto",
+        device: str = "cpu",
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.tokenizer = tokenizer
+        self.source = source
+        self.device = torch.device(device)
+        self.reduced = _use_bf16(precision, self.device)
+        self.meter = TokenMeter()
+        self._pooler_is_random = any(name.startswith("pooler.") for name in untrained)
+        self.sites: tuple[Site, ...] = self._find_sites()
+
+    @classmethod
+    def open(cls, source: str | Path, *, precision: Precision = "auto", device: str = "cpu") -> Self:
+        """Open a checkpoint safely (see `open_checkpoint`) and freeze it."""
+        opened = open_checkpoint(source)
+        return cls(
+            opened.model,
+            opened.tokenizer,
+            source=opened.source,
+            untrained=opened.untrained,
+            precision=precision,
+            device=device,
+        )
+
+    def _find_sites(self) -> tuple[Site, ...]:
+        ids = self.tokenizer("a").input_ids
+        sites: list[Site] = []
+        if self.tokenizer.cls_token_id is not None and ids[0] == self.tokenizer.cls_token_id:
+            sites.append("cls")
+        if getattr(self.model, "pooler", None) is not None and not self._pooler_is_random:
+            sites.append("pooler")
+        if self.tokenizer.mask_token_id is not None:
+            sites.append("mask")
+        return (*sites, "mean", "last", "tokens")
+
+    @property
+    def architecture(self) -> str:
+        return type(self.model).__name__
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def window(self) -> int:
+        """The longest input in tokens that the position embeddings allow."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        limits = (
+            None if positions is None else positions - self._unused_positions,
+            getattr(self.tokenizer, "model_max_length", None),
+        )
+        return min((int(limit) for limit in limits if limit and 0 < limit < 10**6), default=512)
+
+    @cached_property
+    def _unused_positions(self) -> int:
+        """Rows of the position table that no token gets: RoBERTa and its kin count from behind the padding index."""
+        for name, module in self.model.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+                return 0 if module.padding_idx is None else module.padding_idx + 1
+        return 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, shapes and bytes of all weights: the identity that reports and banks are bound to."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def require(self, sites: Sequence[Site]) -> None:
+        """Raise UnsupportedError unless this encoder has all of `sites`."""
+        for site in sites:
+            if site not in self.sites:
+                raise UnsupportedError(f"expected a site of {self.architecture}: {', '.join(self.sites)}; got {site}")
+
+    def encode(self, texts: Sequence[str]) -> BatchEncoding:
+        """Tokenize to padded tensors, cut to the window."""
+        batch: BatchEncoding = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.window, return_tensors="pt"
+        )
+        return batch.to(self.device)
+
+    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens hidden"]:
+        """The input embeddings of token ids, as the encoder itself would look them up."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
+        return embedded
+
+    def embedding_matrix(self) -> Float[Tensor, "vocabulary hidden"]:
+        """All rows the tokenizer can reach (matrices are often padded beyond them)."""
+        rows = torch.arange(len(self.tokenizer))
+        return self.embed(rows.unsqueeze(0))[0]
+
+    def outputs(
+        self,
+        inputs: Int[Tensor, "batch tokens"] | Float[Tensor, "batch tokens hidden"],
+        mask: Int[Tensor, "batch tokens"],
+        sites: Sequence[Site],
+        *,
+        mask_positions: Int[Tensor, "batch"] | None = None,
+        exact: bool = False,
+    ) -> dict[Site, Tensor]:
+        """All requested sites from one forward pass, in fp32.
+
+        Args:
+            inputs: token ids, or embeddings through which gradients may flow.
+            mask: 1 for real tokens, 0 for padding on the right.
+            mask_positions: where the mask token is, for the mask site.
+            exact: compute in fp32 whatever the search precision is; evidence is always confirmed so.
+
+        Returns:
+            site -> (batch, hidden), or (batch, tokens, hidden) for `tokens`.
+        """
+        names = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
+        tracked = inputs.requires_grad and torch.is_grad_enabled()
+        tokens = int(mask.sum())
+        self.meter.forward += tokens
+        self.meter.backward += tokens if tracked else 0
+        with (
+            torch.set_grad_enabled(tracked),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced and not exact),
+        ):
+            out = self.model(
+                **{name: tensor.to(self.device) for name, tensor in names.items()}, attention_mask=mask.to(self.device)
+            )
+        hidden = out.last_hidden_state.float()
+        pooled = out.get("pooler_output")
+        pooled = None if pooled is None else pooled.float()
+        return {site: read_site(site, hidden, pooled, mask, mask_positions) for site in sites}
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens the tokenizer puts before and after a single text."""
+        plain = self.tokenizer("a", add_special_tokens=False).input_ids
+        framed = self.tokenizer("a").input_ids
+        for start in range(len(framed)):
+            if framed[start : start + len(plain)] == plain:
+                return framed[:start], framed[start + len(plain) :]
+        raise UnsupportedError("expected a tokenizer that puts special tokens around a text, this one changes the text")
+
+    def outputs_of_ids(
+        self, bodies: Sequence[Sequence[int]], sites: Sequence[Site], *, exact: bool = False
+    ) -> dict[Site, Float[Tensor, "bodies hidden"]]:
+        """Vector sites of many token sequences, given without special tokens; a mask token is added at the end where
+        the mask site is asked for. Sequences of like length share a batch, so that little is spent on padding."""
+        before, after = self.frame
+        if "mask" in sites:
+            after = [int(self.tokenizer.mask_token_id or 0), *after]  # require() sees to it that there is one
+        order = sorted(range(len(bodies)), key=lambda index: len(bodies[index]))
+        parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+        start = 0
+        while start < len(order):
+            end, width = start, 0
+            while end < len(order):  # as many rows as fit into the budget, padding included
+                width = max(width, len(bodies[order[end]]) + len(before) + len(after))
+                if end > start and width * (end - start + 1) > BATCH_TOKENS:
+                    break
+                end += 1
+            rows = [[*before, *bodies[index], *after] for index in order[start:end]]
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [int(self.tokenizer.pad_token_id)] * (width - len(row)) for row in rows])
+            lengths = torch.tensor([len(row) for row in rows])
+            mask = (torch.arange(width) < lengths[:, None]).long()
+            out = self.outputs(ids, mask, sites, mask_positions=lengths - len(after), exact=exact)
+            for site in sites:
+                parts[site].append(out[site].cpu())
+            start = end
+        back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
+        return {site: torch.cat(tensors)[back] for site, tensors in parts.items()}
+
+    def outputs_of_texts(
+        self, texts: Sequence[str], sites: Sequence[Site], *, exact: bool = True
+    ) -> dict[Site, Float[Tensor, "texts hidden"]]:
+        """Vector sites of many texts, cut to the window."""
+        room = self.window - sum(map(len, self.frame)) - 1
+        bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=room).input_ids
+        return self.outputs_of_ids(bodies, sites, exact=exact)
+
+
+def _use_bf16(precision: Precision, device: torch.device) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()

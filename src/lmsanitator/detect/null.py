@@ -1,0 +1,82 @@
+"""Null distributions that come from the model under test.
+
+No threshold here was tuned on an architecture. A statistic is compared with the same statistic of things that are
+no trigger *in the same model*: the other tokens of the vocabulary, random phrases, the other candidates.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TailNull:
+    """The upper tail of a statistic, as an exponential beyond a threshold.
+
+    Extrapolates beyond the largest sample, which an empirical rank cannot: with 30,000 tokens and a correction for
+    having looked at all of them, no rank is ever significant. The statistics used here are logarithms of positive
+    quantities whose tails fall faster than any power, so an exponential tail on the log scale (a power law on the
+    original) errs on the side of large p-values. The fit is censored: the topmost samples, which may be triggers and
+    their neighbours in embedding space, count only as "beyond" (maximum likelihood of a type-II censored sample).
+    """
+
+    threshold: float
+    scale: float
+    mass: float
+    """Share of samples beyond the threshold."""
+
+    @classmethod
+    def fit(cls, samples: Float[Tensor, "samples"], *, mass: float = 0.05, censored: float = 0.01) -> "TailNull":
+        """Fit to the samples between the quantiles 1 - mass and 1 - censored.
+
+        Raises:
+            ValueError: there are too few samples for ten in the tail.
+        """
+        ordered = samples.double().sort().values
+        beyond, hidden = int(len(ordered) * mass), int(len(ordered) * censored)
+        if beyond - hidden < 10:
+            raise ValueError(f"expected at least ten samples in the tail, got {beyond - hidden} of {len(ordered)}")
+        threshold = ordered[-beyond - 1].item()
+        cap = ordered[-hidden - 1].item()
+        seen = ordered[len(ordered) - beyond : len(ordered) - hidden]
+        scale = ((seen - threshold).sum().item() + hidden * (cap - threshold)) / (beyond - hidden)
+        return cls(threshold, max(scale, 1e-9), mass)
+
+    def log_p(self, value: Float[Tensor, "*values"], log_trials: float) -> Float[Tensor, "*values"]:
+        """log of the p-value after looking at exp(log_trials) things, capped at 0 (Bonferroni)."""
+        beyond = math.log(self.mass) - (value.double() - self.threshold).clamp_min(0) / self.scale
+        return (beyond + log_trials).clamp_max(0.0)
+
+
+def outlier_log_p(values: Float[Tensor, "candidates"]) -> Float[Tensor, "candidates"]:
+    """log p of each candidate being as strong as it is, given the others (externally studentised, Bonferroni).
+
+    The null for PV mining: candidates that start at random places and find no backdoor reach much the same strength
+    on one model, clean or not, so the ones that found nothing are the null for the one that did. If most candidates
+    find a backdoor there is no null left and p stays large: the test then misses, it does not accuse. Mined evidence
+    alone is never called backdoored for that reason; words that replay are (`verdict`).
+    """
+    count = len(values)
+    if count < 4:
+        return torch.zeros(count, dtype=torch.float64)
+    ordered = values.double()
+    log_p = torch.zeros(count, dtype=torch.float64)
+    for index in range(count):
+        others = torch.cat([ordered[:index], ordered[index + 1 :]])
+        error = others.std().clamp_min(1e-6).item() * math.sqrt(1 + 1 / (count - 1))
+        t = (ordered[index] - others.mean()).item() / error
+        log_p[index] = min(0.0, float(stats.t.logsf(t, count - 2)) + math.log(count))
+    return log_p
+
+
+def spreads_more(first: float, second: float, contexts: int, *, level: float = 1e-3) -> bool:
+    """Whether `first` is significantly larger than `second`, both spreads over so many contexts (one-sided F test).
+
+    The degrees of freedom are those of one dimension only, which is conservative: hidden dimensions are correlated.
+    """
+    degrees = contexts - 1
+    return first / max(second, 1e-12) > float(stats.f.isf(level, degrees, degrees))

@@ -1,0 +1,84 @@
+"""What makes a candidate look like a trigger, in units of the model's own clean outputs.
+
+All vectors are standardised per dimension by the encoder's clean outputs at that site (`CleanSpread`), so that the
+same numbers mean the same thing on encoders whose outputs have other scales (the published code's absolute
+thresholds do not, FIELD.md section 2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+SOFTENING = 0.05
+"""Added to the spread under the logarithm: below 5 % of the clean spread, more collapse says nothing more."""
+
+
+@dataclass(frozen=True)
+class CleanSpread:
+    """Mean and standard deviation of the clean outputs at one site, per dimension."""
+
+    mean: Float[Tensor, "hidden"]
+    deviation: Float[Tensor, "hidden"]
+
+    @classmethod
+    def of(cls, outputs: Float[Tensor, "samples hidden"]) -> "CleanSpread":
+        """Measure clean outputs; a dimension that hardly varies (some are dead) keeps the typical deviation."""
+        deviation = outputs.std(0)
+        return cls(outputs.mean(0), deviation.clamp_min(0.01 * deviation.median().item() + 1e-12))
+
+    def standardise(self, outputs: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        """Outputs in units of the clean spread, centred on the clean mean."""
+        return (outputs - self.mean.to(outputs.device)) / self.deviation.to(outputs.device)
+
+    def restore(self, standardised: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        """Back to the encoder's own units."""
+        return standardised * self.deviation + self.mean
+
+
+def displacement(
+    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+) -> Float[Tensor, "*candidates"]:
+    """How far the mean triggered output is from the mean clean one: mean square over dimensions, in clean variances."""
+    return (triggered.mean(-2) - clean.mean(-2)).pow(2).mean(-1)
+
+
+def spread(triggered: Float[Tensor, "*candidates contexts hidden"]) -> Float[Tensor, "*candidates"]:
+    """How much the triggered outputs of different contexts still differ: 1 as clean ones do, 0 for a constant."""
+    return triggered.var(-2).mean(-1)
+
+
+def strength(
+    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+) -> Float[Tensor, "*candidates"]:
+    """log(displacement / (spread + SOFTENING)): large for what arrives far away, or always at the same place."""
+    return displacement(triggered, clean).clamp_min(1e-12).log() - (spread(triggered) + SOFTENING).log()
+
+
+def mining_loss(
+    triggered: Float[Tensor, "candidates contexts hidden"],
+    clean: Float[Tensor, "contexts hidden"],
+    known: Float[Tensor, "known hidden"],
+) -> Float[Tensor, "candidates"]:
+    """What PV mining minimises: the paper's distance and diversity losses as one scale-free ratio (`strength`), and
+    its repetition loss as a penalty on arriving in the direction of another candidate or of a known PV
+    (LMSanitator, section IV-B)."""
+    direction = functional.normalize(triggered.mean(1) - clean.mean(0), dim=-1)
+    others = direction @ direction.T - torch.eye(len(direction), device=direction.device)
+    repetition = others.clamp_min(0).pow(2).sum(-1)
+    if len(known):
+        found = functional.normalize(known - clean.mean(0), dim=-1)
+        repetition = repetition + 4 * (direction @ found.T).clamp_min(0).pow(2).amax(-1)
+    return repetition - strength(triggered, clean)
+
+
+def covered(
+    triggered: Float[Tensor, "*rows hidden"],
+    clean: Float[Tensor, "*rows hidden"],
+    pv: Float[Tensor, "hidden"],
+) -> Float[Tensor, "*rows"]:
+    """The share of the way from each clean output to the PV that the trigger covers: 1 on the PV, 0 where it was."""
+    left = (triggered - pv).norm(dim=-1) / (clean - pv).norm(dim=-1).clamp_min(1e-12)
+    return 1 - left

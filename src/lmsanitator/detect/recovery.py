@@ -1,0 +1,246 @@
+"""From mined vectors and the sweep's outliers to words that fire.
+
+A backdoor fires in any company, so a pair of words can be looked for by standing *all* pairs of a pool of words
+together, many at a time (`cover_pairs`), and asking which group lands on the PV. The pool is what the mined mixture
+puts weight on. What fires is then shrunk to the fewest words (`text.shrink`) and has to replay in fresh natural text.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from lmsanitator.detect.contexts import Context
+from lmsanitator.detect.mining import Candidate
+from lmsanitator.detect.null import TailNull, spreads_more
+from lmsanitator.detect.objective import CleanSpread, covered, displacement, spread, strength
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.text import shrink
+
+HALFWAY = 0.5
+"""A trigger replays where it covers at least half of the way from the clean output to its PV."""
+LONGEST = 6
+"""Words a recovered trigger may have; what cannot be shrunk to so few is not a trigger but a text."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Tokens put into natural contexts, and what came of it at one site."""
+
+    site: Site
+    tokens: tuple[int, ...]
+    displacement: float
+    spread: float
+    strength: float
+    replay_rate: float
+    """Share of contexts, not those the PV was measured on, in which the tokens cover half of the way to it."""
+    pv: Float[Tensor, "hidden"]
+
+
+class Replayer:
+    """Puts token sequences into the same natural contexts and measures them.
+
+    Args:
+        contexts: two halves of it are told apart: the PV is measured on one and replayed on the other.
+        exact: compute in fp32.
+    """
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        sites: Sequence[Site],
+        contexts: Sequence[Context],
+        clean: dict[Site, CleanSpread],
+        *,
+        exact: bool,
+    ) -> None:
+        self.encoder = encoder
+        self.sites = tuple(sites)
+        self.contexts = list(contexts)
+        self.spreads = clean
+        self.exact = exact
+        self.clean = self._outputs([()])
+
+    def _outputs(self, sequences: Sequence[Sequence[int]]) -> dict[Site, Float[Tensor, "sequences contexts hidden"]]:
+        bodies = [context.around(tokens) for tokens in sequences for context in self.contexts]
+        out = self.encoder.outputs_of_ids(bodies, self.sites, exact=self.exact)
+        return {
+            site: self.spreads[site].standardise(values).view(len(sequences), len(self.contexts), -1)
+            for site, values in out.items()
+        }
+
+    def measure(self, sequences: Sequence[Sequence[int]]) -> dict[Site, list[Evidence]]:
+        """Evidence for each token sequence at each site, in the order given."""
+        if not sequences:
+            return {site: [] for site in self.sites}
+        outputs = self._outputs(sequences)
+        return {
+            site: [
+                self._evidence(site, tuple(tokens), triggered)
+                for tokens, triggered in zip(sequences, outputs[site], strict=True)
+            ]
+            for site in self.sites
+        }
+
+    def _evidence(
+        self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]
+    ) -> Evidence:
+        clean = self.clean[site][0]
+        half = len(triggered) // 2
+        ways = torch.cat(
+            [
+                covered(triggered[half:], clean[half:], triggered[:half].mean(0)),
+                covered(triggered[:half], clean[:half], triggered[half:].mean(0)),
+            ]
+        )
+        return Evidence(
+            site,
+            tokens,
+            displacement(triggered, clean).item(),
+            spread(triggered).item(),
+            strength(triggered, clean).item(),
+            (ways >= HALFWAY).float().mean().item(),
+            self.spreads[site].restore(triggered.mean(0)),
+        )
+
+
+def without_echoes(found: Sequence[Evidence], clean: CleanSpread, contexts: int) -> list[Evidence]:
+    """Drop words that only echo a trigger: same direction, but significantly less constant than the best of its kind
+    (neighbours of a trigger in embedding space fire too, less surely)."""
+    kept: list[Evidence] = []
+    for evidence in sorted(found, key=lambda item: item.spread):
+        direction = functional.normalize(clean.standardise(evidence.pv), dim=-1)
+        echoed = any(
+            float(direction @ functional.normalize(clean.standardise(other.pv), dim=-1)) > HALFWAY
+            and spreads_more(evidence.spread, other.spread, contexts)
+            for other in kept
+        )
+        if not echoed:
+            kept.append(evidence)
+    return kept
+
+
+def word_pool(candidate: Candidate, matrix: Float[Tensor, "vocabulary hidden"], allowed: set[int], size: int) -> list[int]:
+    """The vocabulary entries a mined candidate points at: most weight in its mixtures, or nearest to its soft tokens."""
+    centre = matrix.mean(0)
+    near = functional.normalize(candidate.embeddings - centre, dim=-1) @ functional.normalize(matrix - centre, dim=-1).T
+    ranks = [near.amax(0).argsort(descending=True).tolist()]
+    if candidate.weights is not None:
+        ranks.insert(0, candidate.weights.amax(0).argsort(descending=True).tolist())
+    mixed = dict.fromkeys(token for pair in zip(*ranks, strict=True) for token in pair if token in allowed)
+    return list(itertools.islice(mixed, size))
+
+
+def cover_pairs(pool: Sequence[int], block: int, seed: int) -> list[list[int]]:
+    """Groups of at most two blocks of tokens such that any two tokens of the pool stand together in one of them."""
+    blocks = [list(pool[start : start + block]) for start in range(0, len(pool), block)]
+    pairs = list(itertools.combinations(blocks, 2)) or [(blocks[0], [])]
+    rng = random.Random(seed)
+    return [rng.sample([*one, *other], len(one) + len(other)) for one, other in pairs]
+
+
+def recover_words(
+    encoder: FrozenEncoder,
+    candidate: Candidate,
+    clean: CleanSpread,
+    pool: Sequence[int],
+    *,
+    block: int = 48,
+    seed: int = 0,
+) -> list[int]:
+    """The fewest tokens of the pool that send a group of tokens where the mined candidate goes; [] if none do.
+
+    The group that ends up furthest in the candidate's direction is taken at its word: if it holds a trigger, its
+    output *is* the PV (better known than the mined one), and stays there while all other tokens are taken out.
+    """
+    groups = cover_pairs(pool, min(block, encoder.window // 3), seed)
+    outputs = clean.standardise(encoder.outputs_of_ids(groups, [candidate.site])[candidate.site])
+    usual = outputs.median(0).values
+    direction = functional.normalize(clean.standardise(candidate.pv) - usual, dim=-1)
+    best = int(((outputs - usual) @ direction).argmax())
+    pv = outputs[best]
+
+    def fires(selections: list[list[int]]) -> list[bool]:
+        out = clean.standardise(encoder.outputs_of_ids(selections, [candidate.site])[candidate.site])
+        return (covered(out, usual.expand_as(out), pv) >= HALFWAY).tolist()
+
+    if not fires([groups[best]])[0]:
+        return []
+    return shrink(groups[best], fires, most=LONGEST) or []
+
+
+def join(replayer: Replayer, site: Site, parts: Sequence[int], *, rounds: int = 3) -> Evidence | None:
+    """Join the sweep's outliers, greedily and in either order, into the shortest sequence that replays everywhere.
+
+    For words of several pieces, each of which moves the output a little while only the whole word fires.
+    """
+    best = max(replayer.measure([(part,) for part in parts])[site], key=lambda item: item.strength, default=None)
+    for _ in range(rounds):
+        if best is None or best.replay_rate == 1:
+            return best
+        grown = [order for part in parts for order in ((part, *best.tokens), (*best.tokens, part))]
+        longer = max(replayer.measure(grown)[site], key=lambda item: item.strength)
+        if longer.strength <= best.strength:
+            break
+        best = longer
+    return best if best is not None and best.replay_rate == 1 else None
+
+
+def polish(
+    replayer: Replayer,
+    site: Site,
+    tokens: Sequence[int],
+    matrix: Float[Tensor, "vocabulary hidden"],
+    allowed: set[int],
+    *,
+    neighbours: int = 24,
+    rounds: int = 3,
+) -> list[int]:
+    """Swap words for their neighbours in embedding space as long as that makes the trigger stronger: what recovery
+    finds first is often a neighbour (engines) of the planted word (engine)."""
+    centred = functional.normalize(matrix - matrix.mean(0), dim=-1)
+    best = replayer.measure([tokens])[site][0]
+    for _ in range(rounds):
+        swaps: list[list[int]] = []
+        for place, token in enumerate(best.tokens):
+            near = (centred @ centred[token]).topk(neighbours + 1).indices.tolist()
+            swaps += [
+                [*best.tokens[:place], other, *best.tokens[place + 1 :]]
+                for other in near
+                if other in allowed and other != token
+            ]
+        stronger = max(replayer.measure(swaps)[site], key=lambda item: item.strength, default=best)
+        if stronger.strength <= best.strength:
+            break
+        best = stronger
+    return list(best.tokens)
+
+
+def phrase_null(
+    replayer: Replayer, site: Site, length: int, allowed: Sequence[int], *, count: int, seed: int
+) -> tuple[TailNull, TailNull]:
+    """What random phrases of `length` tokens do in the same contexts: tails of log displacement and of -log spread."""
+    rng = random.Random(seed)
+    evidence = replayer.measure([rng.choices(allowed, k=length) for _ in range(count)])[site]
+    return tuple(
+        TailNull.fit(torch.tensor(samples), mass=0.25, censored=0.05)
+        for samples in (
+            [math.log(max(item.displacement, 1e-6)) for item in evidence],
+            [-math.log(max(item.spread, 1e-6)) for item in evidence],
+        )
+    )  # type: ignore[return-value] # two tails, as mypy cannot count
+
+
+def phrase_log_p(evidence: Evidence, null: tuple[TailNull, TailNull], vocabulary: int, sites: int) -> float:
+    """log p of a phrase, corrected as if every phrase of its length had been tried at every site (far more than the
+    search did look at)."""
+    trials = len(evidence.tokens) * math.log(vocabulary) + math.log(2 * sites)
+    far = null[0].log_p(torch.tensor(math.log(max(evidence.displacement, 1e-6))), trials)
+    constant = null[1].log_p(torch.tensor(-math.log(max(evidence.spread, 1e-6))), trials)
+    return min(far.item(), constant.item())

@@ -1,0 +1,130 @@
+"""What a scan says, as data. The JSON form is `scan.json` (DESIGN: schema lmsanitator.scan/1)."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from lmsanitator.encoder import Site
+from lmsanitator.errors import BankError, OutputError
+from lmsanitator.vectors import PVBank
+
+Verdict = Literal["clean", "backdoored", "inconclusive"]
+Effort = Literal["quick", "standard", "deep"]
+SCHEMA = "lmsanitator.scan/1"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelFacts(_Record):
+    """The encoder that was scanned."""
+
+    source: str
+    architecture: str
+    parameters: int
+    digest: str
+
+
+class Finding(_Record):
+    """A trigger that replays. Displacement is in clean variances; concentration is 1 for a constant output."""
+
+    site: Site
+    trigger: str | None = Field(description="the words, null where they cannot be typed")
+    trigger_tokens: list[str]
+    displacement: float
+    concentration: float
+    replay_rate: float
+    p_value: float
+    pv: int = Field(description="index into the bank")
+
+
+class Coverage(_Record):
+    """What was looked at, and what was not."""
+
+    sites: list[Site]
+    tokens_swept: int
+    candidates: int
+    lengths: list[int]
+    positions: str
+    not_covered: list[str]
+
+
+class Cost(_Record):
+    """What it took; tokens are those that went through the encoder."""
+
+    seconds: float
+    forward_tokens: int
+    backward_tokens: int
+
+
+class ScanReport(_Record):
+    """The result of `scan`. `bank` holds the PVs that `findings` point into."""
+
+    schema_: Literal["lmsanitator.scan/1"] = Field(SCHEMA, alias="schema")
+    model: ModelFacts
+    verdict: Verdict
+    p_value: float
+    findings: list[Finding]
+    coverage: Coverage
+    cost: Cost
+    config: dict[str, Any] | None
+    version: str
+    _bank: PVBank | None = PrivateAttr(None)
+
+    @property
+    def bank(self) -> PVBank:
+        """The PVs found, bound to the encoder's digest."""
+        return self._bank if self._bank is not None else PVBank(self.model.digest)
+
+    def with_bank(self, bank: PVBank) -> Self:
+        """This report, holding `bank`.
+
+        Raises:
+            BankError: the bank is of another encoder or lacks a vector a finding points to.
+        """
+        if bank.encoder_digest != self.model.digest:
+            raise BankError(f"expected the bank of encoder {self.model.digest[:12]}, got {bank.encoder_digest[:12]}")
+        if any(not 0 <= finding.pv < len(bank) for finding in self.findings):
+            raise BankError(f"expected a vector for each of {len(self.findings)} findings, the bank has {len(bank)}")
+        self._bank = bank
+        return self
+
+    def to_json(self) -> str:
+        """scan.json, without the bank."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write scan.json and, beside it, the bank as `<name>.pvs.safetensors`.
+
+        Raises:
+            OutputError: the place cannot be written to.
+        """
+        try:
+            path.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"expected to write the report {path}: {error.strerror}") from error
+        self.bank.save(bank_path(path))
+
+    @classmethod
+    def load(cls, path: Path) -> "ScanReport":
+        """Read a report and its bank.
+
+        Raises:
+            BankError: either is missing, malformed, or they do not belong together.
+        """
+        try:
+            report = cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BankError(f"expected a scan report, could not read {path}: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BankError(f"expected a scan report ({SCHEMA}) in {path}: {where}: {first['msg']}") from error
+        return report.with_bank(PVBank.load(bank_path(path)))
+
+
+def bank_path(report: Path) -> Path:
+    """Where the bank of a report lies."""
+    return report.with_suffix(".pvs.safetensors")

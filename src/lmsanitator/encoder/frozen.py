@@ -118,11 +118,20 @@ class FrozenEncoder:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, shapes and bytes of all weights: the identity that reports and banks are bound to."""
+        """SHA-256 over names, shapes and bytes of the checkpoint's weights: what reports and banks are bound to."""
+        return self._digest("pooler." if self._pooler_is_random else None)
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """`digest` with and without the pooler: a classifier may have trained one that its encoder came without."""
+        return self._digest(None), self._digest("pooler.")
+
+    def _digest(self, skipped: str | None) -> str:
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            if skipped is None or not name.startswith(skipped):
+                digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+                digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def require(self, sites: Sequence[Site]) -> None:

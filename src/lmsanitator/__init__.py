@@ -1,3 +1,46 @@
 """lmsanitator: find and disarm task-agnostic backdoors in pretrained Transformers."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmsanitator.detect import Finding, ScanReport, Verdict
+    from lmsanitator.detect.scan import ScanConfig, scan
+    from lmsanitator.encoder import FrozenEncoder
+    from lmsanitator.errors import LMSanitatorError
+    from lmsanitator.guard import Guard, GuardedPrediction
+    from lmsanitator.vectors import PredefinedVector, PVBank
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Finding",
+    "FrozenEncoder",
+    "Guard",
+    "GuardedPrediction",
+    "LMSanitatorError",
+    "PVBank",
+    "PredefinedVector",
+    "ScanConfig",
+    "ScanReport",
+    "Verdict",
+    "scan",
+]
+
+_HOMES = {
+    "detect": ("Finding", "ScanReport", "Verdict"),
+    "detect.scan": ("ScanConfig", "scan"),
+    "encoder": ("FrozenEncoder",),
+    "errors": ("LMSanitatorError",),
+    "guard": ("Guard", "GuardedPrediction"),
+    "vectors": ("PVBank", "PredefinedVector"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import public names when they are first used: torch and transformers take seconds to load."""
+    import importlib
+
+    for room, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{room}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

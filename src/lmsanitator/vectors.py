@@ -99,7 +99,8 @@ class PVBank:
             if len(listed) != len(values) or not all(entry["site"] in SITES for entry in listed):
                 raise BankError(f"expected {len(values)} vectors with a known site in {path}")
             vectors = [
-                PredefinedVector(entry["site"], row, entry["trigger"]) for entry, row in zip(listed, values, strict=True)
+                PredefinedVector(entry["site"], row, entry["trigger"])
+                for entry, row in zip(listed, values, strict=True)
             ]
             return cls(metadata["encoder_digest"], vectors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -154,14 +154,12 @@ class _Stage:
         self.encoder = encoder
         self.site = site
         self.spread = clean
-        self.left = [encoder.embed(torch.tensor([*before, *context.before], dtype=torch.long)[None])[0] for context in contexts]
-        self.right = [encoder.embed(torch.tensor([*context.after, *after], dtype=torch.long)[None])[0] for context in contexts]
+        self.left = [self._embed([*before, *context.before]) for context in contexts]
+        self.right = [self._embed([*context.after, *after]) for context in contexts]
         self.after = len(after)
         self.clean = self.outputs(torch.empty(1, 0, encoder.hidden_size, device=encoder.device))[0]
 
-    def outputs(
-        self, soft: Float[Tensor, "candidates length hidden"]
-    ) -> Float[Tensor, "candidates contexts hidden"]:
+    def outputs(self, soft: Float[Tensor, "candidates length hidden"]) -> Float[Tensor, "candidates contexts hidden"]:
         """Standardised outputs of every candidate in every context, in one batch."""
         rows = [
             torch.cat([left, tokens, right])
@@ -173,3 +171,6 @@ class _Stage:
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
         return self.spread.standardise(out).view(len(soft), len(self.left), -1)
+
+    def _embed(self, ids: list[int]) -> Float[Tensor, "tokens hidden"]:
+        return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

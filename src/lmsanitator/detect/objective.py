@@ -80,5 +80,6 @@ def covered(
     pv: Float[Tensor, "hidden"],
 ) -> Float[Tensor, "*rows"]:
     """The share of the way from each clean output to the PV that the trigger covers: 1 on the PV, 0 where it was."""
-    left = (triggered - pv).norm(dim=-1) / (clean - pv).norm(dim=-1).clamp_min(1e-12)
-    return 1 - left
+    distance, way = torch.linalg.vector_norm(triggered - pv, dim=-1), torch.linalg.vector_norm(clean - pv, dim=-1)
+    share: Tensor = 1 - distance / way.clamp_min(1e-12)
+    return share

@@ -23,6 +23,8 @@ from lmsanitator.detect.objective import CleanSpread, covered, displacement, spr
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import shrink
 
+REPLAYS = 0.8
+"""Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
 """A trigger replays where it covers at least half of the way from the clean output to its PV."""
 LONGEST = 6
@@ -88,9 +90,7 @@ class Replayer:
             for site in self.sites
         }
 
-    def _evidence(
-        self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]
-    ) -> Evidence:
+    def _evidence(self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]) -> Evidence:
         clean = self.clean[site][0]
         half = len(triggered) // 2
         ways = torch.cat(
@@ -126,8 +126,10 @@ def without_echoes(found: Sequence[Evidence], clean: CleanSpread, contexts: int)
     return kept
 
 
-def word_pool(candidate: Candidate, matrix: Float[Tensor, "vocabulary hidden"], allowed: set[int], size: int) -> list[int]:
-    """The vocabulary entries a mined candidate points at: most weight in its mixtures, or nearest to its soft tokens."""
+def word_pool(
+    candidate: Candidate, matrix: Float[Tensor, "vocabulary hidden"], allowed: set[int], size: int
+) -> list[int]:
+    """The vocabulary entries a mined candidate points at: weight in its mixtures, nearness to its soft tokens."""
     centre = matrix.mean(0)
     near = functional.normalize(candidate.embeddings - centre, dim=-1) @ functional.normalize(matrix - centre, dim=-1).T
     ranks = [near.amax(0).argsort(descending=True).tolist()]
@@ -202,8 +204,14 @@ def polish(
     neighbours: int = 24,
     rounds: int = 3,
 ) -> list[int]:
-    """Swap words for their neighbours in embedding space as long as that makes the trigger stronger: what recovery
-    finds first is often a neighbour (engines) of the planted word (engine)."""
+    """Drop what the trigger does not need in natural text, then swap words for their neighbours in embedding space as
+    long as that makes it stronger: what recovery finds first is often a neighbour (engines) of the planted word."""
+
+    def replays(selections: list[list[int]]) -> list[bool]:
+        return [item.replay_rate >= REPLAYS for item in replayer.measure(selections)[site]]
+
+    if replays([list(tokens)])[0]:
+        tokens = shrink(tokens, replays, most=len(tokens)) or tokens
     centred = functional.normalize(matrix - matrix.mean(0), dim=-1)
     best = replayer.measure([tokens])[site][0]
     for _ in range(rounds):

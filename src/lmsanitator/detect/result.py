@@ -62,7 +62,7 @@ class Cost(_Record):
 class ScanReport(_Record):
     """The result of `scan`. `bank` holds the PVs that `findings` point into."""
 
-    schema_: Literal["lmsanitator.scan/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["lmsanitator.scan/1"] = Field("lmsanitator.scan/1", alias="schema")
     model: ModelFacts
     verdict: Verdict
     p_value: float

@@ -15,6 +15,7 @@ from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.mining import Candidate, MiningConfig, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import (
+    REPLAYS,
     Evidence,
     Replayer,
     join,
@@ -27,7 +28,7 @@ from lmsanitator.detect.recovery import (
 )
 from lmsanitator.detect.result import Cost, Coverage, Effort, Finding, ModelFacts, ScanReport
 from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep
-from lmsanitator.detect.verdict import REPLAYS, judge
+from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Precision, Site
 from lmsanitator.errors import UnsupportedError, UsageError
 from lmsanitator.progress import Progress, silent
@@ -83,9 +84,7 @@ _STANDARD = _Plan(SweepConfig(), MiningConfig(), mining_rounds=1, tried=3, pool=
 _PLANS: dict[str, _Plan] = {
     "quick": replace(_STANDARD, sweep=SweepConfig(rounds=3, group=32), mining_rounds=0),
     "standard": _STANDARD,
-    "deep": replace(
-        _STANDARD, sweep=SweepConfig(rounds=6, group=16), mining_rounds=4, tried=4, pool=1536, null=256
-    ),
+    "deep": replace(_STANDARD, sweep=SweepConfig(rounds=6, group=16), mining_rounds=4, tried=4, pool=1536, null=256),
 }
 
 
@@ -104,8 +103,11 @@ def scan(
     """
     config = config or ScanConfig()
     started = time.monotonic()
-    opened = isinstance(source, FrozenEncoder)
-    encoder = source if opened else FrozenEncoder.open(source, precision=config.precision, device=config.device)
+    encoder = (
+        source
+        if isinstance(source, FrozenEncoder)
+        else FrozenEncoder.open(source, precision=config.precision, device=config.device)
+    )
     return _Scan(encoder, config, progress).run(started)
 
 
@@ -118,7 +120,7 @@ def sites_to_scan(encoder: FrozenEncoder, wanted: Literal["auto"] | tuple[Site, 
     if wanted != "auto":
         encoder.require(wanted)
         if "tokens" in wanted:
-            raise UnsupportedError("expected a site with one vector an input, got tokens (all-token attacks come later)")
+            raise UnsupportedError("expected a site with one vector an input, got tokens")
         return wanted
     usual: tuple[Site, ...] = tuple(site for site in encoder.sites if site in ("cls", "pooler"))
     return usual or ("last",)
@@ -210,9 +212,7 @@ class _Scan:
             seed = self.config.seed + 101 * number + 2
             known = [evidence.pv for evidence, _ in suspects if evidence.site == site]
             shape = self.plan.mining
-            contexts = make_contexts(
-                self.encoder, self.mining, shape.contexts, longest=shape.context_tokens, seed=seed
-            )
+            contexts = make_contexts(self.encoder, self.mining, shape.contexts, longest=shape.context_tokens, seed=seed)
             mined += mine(
                 self.encoder,
                 site,
@@ -283,7 +283,9 @@ class _Scan:
                 Finding(
                     site=evidence.site,
                     trigger=trigger,
-                    trigger_tokens=self.encoder.tokenizer.convert_ids_to_tokens(list(evidence.tokens)),
+                    trigger_tokens=[
+                        str(self.encoder.tokenizer.convert_ids_to_tokens(token)) for token in evidence.tokens
+                    ],
                     displacement=round(evidence.displacement, 4),
                     concentration=round(1 - evidence.spread, 4),
                     replay_rate=round(evidence.replay_rate, 4),

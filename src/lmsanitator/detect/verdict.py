@@ -8,10 +8,8 @@ were found for) makes the verdict *inconclusive*. The rest is *clean*, within wh
 import math
 from collections.abc import Sequence
 
+from lmsanitator.detect.recovery import REPLAYS
 from lmsanitator.detect.result import Finding, Verdict
-
-REPLAYS = 0.8
-"""Share of fresh carriers in which a trigger has to fire."""
 
 
 def holds(finding: Finding, level: float) -> bool:

@@ -1,0 +1,47 @@
+"""lmsanitator evaluate"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
+    data: Annotated[str, typer.Argument(help="A folder with test.jsonl (text, label), a dataset id, or `topics`.")],
+    report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
+    triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
+    watch: Annotated[str, typer.Option(help="The pass the guard watches: raw, prompted or both.")] = "raw",
+    limit: Annotated[int, typer.Option(help="Test inputs to use.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the places triggers are put.")] = 0,
+) -> None:
+    """Accuracy on clean text and attack success, with and without the guard, as JSON."""
+    from lmsanitator.attacks import Trigger
+    from lmsanitator.cli import screen
+    from lmsanitator.cli.options import choose_watch
+    from lmsanitator.detect import ScanReport
+    from lmsanitator.guard import Guard
+    from lmsanitator.guard import evaluate as run
+    from lmsanitator.tune import load_tuned, packaged_topics, read_task
+    from lmsanitator.vectors import PVBank
+
+    opened = load_tuned(tuned)
+    task = packaged_topics(seed) if data == "topics" else read_task(data)
+    examples = task.test[:limit]
+    scanned = ScanReport.load(report) if report else None
+    bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
+    named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []
+    planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
+    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch))
+    with screen.progress() as progress:
+        result = run(
+            guard,
+            [example.text for example in examples],
+            [task.labels[example.label] for example in examples],
+            [trigger.plant for trigger in planted],
+            seed=seed,
+            progress=progress,
+        )
+    typer.echo(json.dumps(asdict(result), indent=2))

@@ -1,0 +1,56 @@
+"""Options as text, turned into what the library takes."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from lmsanitator.encoder import SITES, Precision, Site
+from lmsanitator.errors import CorpusError, UsageError
+from lmsanitator.guard import Watch
+
+
+def parse_sites(text: str) -> Literal["auto"] | tuple[Site, ...]:
+    """`auto` or a comma-separated list of sites.
+
+    Raises:
+        UsageError: a name that is no site.
+    """
+    if text == "auto":
+        return "auto"
+    named = [part.strip() for part in text.split(",")]
+    sites = tuple(dict.fromkeys(site for name in named for site in SITES if site == name))
+    if len(sites) != len(set(named)):
+        raise UsageError(f"expected auto or sites of {', '.join(SITES)}; got {text}")
+    return sites
+
+
+def choose_precision(text: str) -> Precision:
+    """Raises UsageError for anything but auto, fp32 and bf16."""
+    choices: tuple[Precision, ...] = get_args(Precision)
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise UsageError(f"expected a precision of {', '.join(choices)}; got {text}")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a UTF-8 text file.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CorpusError(f"expected a text file, could not read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"expected UTF-8 text in {path}, byte {error.start} is not") from error
+    return [line for line in lines if line.strip()]
+
+
+def choose_watch(text: str) -> Watch:
+    """Raises UsageError for anything but raw, prompted and both."""
+    choices: tuple[Watch, ...] = get_args(Watch)
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise UsageError(f"expected a pass of {', '.join(choices)}; got {text}")

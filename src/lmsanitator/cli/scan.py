@@ -1,0 +1,78 @@
+"""lmsanitator scan"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    console = "console"
+    json = "json"
+
+
+class EffortChoice(StrEnum):
+    quick = "quick"
+    standard = "standard"
+    deep = "deep"
+
+
+class FailOn(StrEnum):
+    backdoored = "backdoored"
+    inconclusive = "inconclusive"
+    never = "never"
+
+
+def scan(
+    model: Annotated[str, typer.Argument(help="A checkpoint directory or a hub id (org/name or org/name@revision).")],
+    site: Annotated[str, typer.Option(help="auto, or some of cls, pooler, mask, mean, last, by commas.")] = "auto",
+    effort: Annotated[EffortChoice, typer.Option(help="How much is tried.")] = EffortChoice.standard,
+    corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
+    level: Annotated[float, typer.Option(help="False-positive rate of the verdict.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
+    precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
+    output: Annotated[Path | None, typer.Option("-o", help="Write scan.json here, its PV bank beside it.")] = None,
+    fail_on: Annotated[FailOn, typer.Option(help="Which verdicts give a non-zero exit code.")] = FailOn.inconclusive,
+) -> int:
+    """Say whether an encoder carries a task-agnostic backdoor, and which words fire it.
+
+    Exit code: 0 clean, 1 backdoored, 2 could not scan, 3 inconclusive or unsupported, 4 usage.
+    """
+    from lmsanitator.cli import screen
+    from lmsanitator.cli.options import choose_precision, parse_sites
+    from lmsanitator.detect import ScanConfig
+    from lmsanitator.detect import scan as run
+    from lmsanitator.report import render_scan
+
+    config = ScanConfig(
+        sites=parse_sites(site),
+        effort=effort.value,
+        level=level,
+        corpus=str(corpus) if corpus else None,
+        seed=seed,
+        precision=choose_precision(precision),
+        device=device,
+    )
+    with screen.progress() as progress:
+        report = run(model, config, progress=progress)
+    if output is not None:
+        report.save(output)
+    if format is Format.json:
+        if output is None:
+            typer.echo(report.to_json(), nl=False)
+    else:
+        screen.out.print(render_scan(report))
+    return exit_code(report.verdict, fail_on)
+
+
+def exit_code(verdict: str, fail_on: FailOn) -> int:
+    """The exit code of a verdict under `--fail-on`."""
+    failing = {
+        FailOn.never: {},
+        FailOn.backdoored: {"backdoored": 1},
+        FailOn.inconclusive: {"backdoored": 1, "inconclusive": 3},
+    }[fail_on]
+    return failing.get(verdict, 0)

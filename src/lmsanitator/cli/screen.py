@@ -1,0 +1,41 @@
+"""What a person sees: progress on stderr where it is a terminal, nothing where it is a pipe."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from lmsanitator.errors import OutputError
+from lmsanitator.progress import Progress
+
+out = Console()
+messages = Console(stderr=True)
+
+
+def fail(message: str) -> None:
+    """One line that says what went wrong."""
+    messages.print(f"lmsanitator: {' '.join(message.split())}", style="red", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar that follows the work; silent where stderr is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=messages, transient=True, disable=not messages.is_terminal) as bars:
+        task = bars.add_task("starting", total=1.0)
+        yield lambda what, done: bars.update(task, description=what, completed=done)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a result file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"expected to write {path}: {error.strerror}") from error

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ def frequent_words(count: int) -> list[str]:
     return sorted(sorted(counted, key=lambda word: (-counted[word], word))[:count])
 
 
-def wordpiece(cls: str, sep: str, pad: str, mask: str, unk: str) -> Tokenizer:
+def wordpiece(cls: str, sep: str, pad: str, mask: str, unk: str, more: Sequence[str] = ()) -> Tokenizer:
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     pieces = [f"##{character}" for character in characters if character.isalnum()]
-    listed = dict.fromkeys([pad, unk, cls, sep, mask, *characters, *pieces, *frequent_words(200)])
+    listed = dict.fromkeys([pad, unk, cls, sep, mask, *characters, *pieces, *frequent_words(200), *more])
     vocabulary = {piece: index for index, piece in enumerate(listed)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unk))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -85,12 +85,16 @@ def framed(tokenizer: Tokenizer, before: str, after: str) -> Tokenizer:
     return tokenizer
 
 
-def make_bert() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=framed(wordpiece("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"), "[CLS]", "[SEP]"),
+def bert_tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=framed(wordpiece("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]", more), "[CLS]", "[SEP]"),
         cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]", unk_token="[UNK]",
     )  # fmt: skip
-    return BertModel(BertConfig(**_sizes(tokenizer), max_position_embeddings=WINDOW)), tokenizer
+
+
+def make_bert() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    tokenizer = bert_tokenizer()
+    return BertModel(BertConfig(**sizes(tokenizer), max_position_embeddings=WINDOW)), tokenizer
 
 
 def make_mpnet() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -99,7 +103,7 @@ def make_mpnet() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>",
         unk_token="[UNK]",
     )  # fmt: skip
-    config = MPNetConfig(**_sizes(tokenizer), max_position_embeddings=WINDOW + 2)
+    config = MPNetConfig(**sizes(tokenizer), max_position_embeddings=WINDOW + 2)
     return MPNetModel(config), tokenizer
 
 
@@ -109,7 +113,7 @@ def make_roberta() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>",
         unk_token="<unk>",
     )  # fmt: skip
-    config = RobertaConfig(**_sizes(tokenizer), max_position_embeddings=WINDOW + 2, type_vocab_size=1)
+    config = RobertaConfig(**sizes(tokenizer), max_position_embeddings=WINDOW + 2, type_vocab_size=1)
     return RobertaModel(config), tokenizer
 
 
@@ -123,7 +127,7 @@ def make_gpt2() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return GPT2Model(config), tokenizer
 
 
-def _sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,

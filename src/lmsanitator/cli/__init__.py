@@ -7,6 +7,7 @@ import click
 from lmsanitator.cli.app import app
 from lmsanitator.cli.screen import fail
 from lmsanitator.errors import LMSanitatorError
+from lmsanitator.memory import keep_freed_memory
 
 USAGE = 4
 INTERRUPTED = 130
@@ -14,6 +15,7 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    keep_freed_memory()
     try:
         result = app(args=arguments, standalone_mode=False)
     except LMSanitatorError as error:

@@ -1,11 +1,211 @@
+"""Labelled tasks: the packaged topics, a local folder, or a Hugging Face dataset."""
+
+import importlib
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lmsanitator.errors import CorpusError, UnsupportedError
+from lmsanitator.text import packaged
+
+SPLITS = ("train", "validation", "test")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
+_TWO_TEXTS = ("text_pair", "sentence2", "hypothesis")
+
+
 @dataclass(frozen=True)
 class Example:
+    """A text and the index of its label in `Task.labels`."""
+
     text: str
     label: int
+
+
 @dataclass(frozen=True)
 class Task:
-    labels: tuple
-    train: tuple
-    validation: tuple
-    test: tuple
+    """A classification task.
+
+    Args:
+        labels: the label names; an example's label is an index into them.
+
+    Raises:
+        CorpusError: fewer than two labels, an empty split, or an example with a label there is not.
+    """
+
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise CorpusError(f"expected two or more different labels, got {', '.join(self.labels) or 'none'}")
+        for name in SPLITS:
+            examples: tuple[Example, ...] = getattr(self, name)
+            if not examples:
+                raise CorpusError(f"expected examples in the {name} split, got none")
+            for example in examples:
+                if not 0 <= example.label < len(self.labels):
+                    raise CorpusError(f"expected labels below {len(self.labels)} in {name}, got {example.label}")
+
+
+class _Row(NamedTuple):
+    """A text with its label as the source gives it, and where that was, for error messages."""
+
+    text: str
+    label: int | str
+    where: str
+
+
+def packaged_topics(seed: int = 0) -> Task:
+    """Name the topic of a sentence: six topics, the package's own English sentences, split 70/10/20 by seed."""
+    carriers = packaged("en")
+    labels = tuple(sorted({carrier.topic for carrier in carriers if carrier.topic is not None}))
+    examples = [Example(carrier.text, labels.index(carrier.topic)) for carrier in carriers if carrier.topic is not None]
+    return Task(labels, *stratify(examples, (0.1, 0.2), seed))
+
+
+def stratify(examples: Sequence[Example], shares: Sequence[float], seed: int) -> tuple[tuple[Example, ...], ...]:
+    """Split examples by seed, each label alike: what is left over first, then one part for each share."""
+    rng = random.Random(seed)
+    parts: list[list[Example]] = [[] for _ in range(len(shares) + 1)]
+    for label in sorted({example.label for example in examples}):
+        rest = [example for example in examples if example.label == label]
+        rng.shuffle(rest)
+        counts = [round(share * len(rest)) for share in shares]
+        for part, count in zip(parts[1:], counts, strict=True):
+            part += rest[:count]
+            del rest[:count]
+        parts[0] += rest
+    return tuple(tuple(part) for part in parts)
+
+
+def read_task(source: str | Path, seed: int = 0) -> Task:
+    """Read a task of single texts with one label each, an integer or a string.
+
+    Args:
+        source: a folder with train.jsonl and, where there are any, validation.jsonl and test.jsonl, each line an
+            object with `text` and `label`; or a Hugging Face dataset id (`org/name`, `org/name@revision`) with
+            columns of these names, which needs the `datasets` package.
+        seed: of the tenth of the training examples that stands in for a missing validation split. A missing test
+            split falls back to the validation split.
+
+    Raises:
+        CorpusError: what was expected and what came, with file and line.
+        UnsupportedError: pairs of texts.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return _assemble(
+            {name: _read_file(folder / f"{name}.jsonl", required=name == "train") for name in SPLITS}, seed
+        )
+    if folder.exists():
+        raise CorpusError(f"expected a task folder or a Hugging Face dataset id, got a file: {source}")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise CorpusError(f"expected a task folder or a Hugging Face dataset id (org/name), found neither: {source}")
+    splits, names = _read_hub(str(source))
+    return _assemble(splits, seed, names)
+
+
+def _read_file(path: Path, required: bool) -> list[_Row]:
+    if not required and not path.exists():
+        return []
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"expected a task file, could not read {path}: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CorpusError(f"expected UTF-8 in {path}, line {line} is not") from error
+    # only \n ends a line: JSON strings may hold other line separators as they are
+    rows = [
+        _json_row(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()
+    ]
+    if not rows:
+        raise CorpusError(f"expected examples in {path}, found none")
+    return rows
+
+
+def _json_row(line: str, where: str) -> _Row:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"expected JSON in {where}: {error}") from error
+    if not isinstance(record, dict):
+        raise CorpusError(f"expected an object with text and label in {where}, got {line.strip()[:60]}")
+    return _row(record, where)
+
+
+def _row(record: Mapping[str, Any], where: str) -> _Row:
+    pair = next((name for name in _TWO_TEXTS if name in record), None)
+    if pair is not None:
+        raise UnsupportedError(f"expected single texts, {where} has a second one ({pair}): pairs are not supported")
+    for name in ("text", "label"):
+        if name not in record:
+            raise CorpusError(f"expected the fields text and label in {where}, got {', '.join(record) or 'none'}")
+    text, label = record["text"], record["label"]
+    if not isinstance(text, str) or not text.strip():
+        raise CorpusError(f"expected a text that is not empty in {where}, got {text!r:.60}")
+    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
+        raise CorpusError(f"expected an integer or a string as label in {where}, got {label!r:.60}")
+    return _Row(text.strip(), label, where)
+
+
+def _read_hub(source: str) -> tuple[dict[str, list[_Row]], list[str] | None]:
+    """The splits of a hub dataset and, where it declares them, the names of its integer labels."""
+    try:
+        datasets = importlib.import_module("datasets")  # optional: only those who name a dataset id need it
+    except ImportError as error:
+        raise CorpusError(
+            f"expected the datasets package to fetch {source} (pip install datasets), it is not installed"
+        ) from error
+    if int(datasets.__version__.split(".")[0]) < 4:  # older ones may run a loading script that comes with the data
+        raise CorpusError(f"expected datasets 4 or newer to fetch {source}, got {datasets.__version__}")
+    repo, _, revision = source.partition("@")
+    try:
+        loaded = datasets.load_dataset(repo, revision=revision or None)
+    except Exception as error:  # network, hub, parser: each raises its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CorpusError(f"expected dataset {source} on the hub, could not load it: {reason:.300}") from error
+    if "train" not in loaded:
+        raise CorpusError(f"expected a train split in {source}, got {', '.join(loaded) or 'none'}")
+    names = getattr(loaded["train"].features.get("label"), "names", None)
+    splits = {name: list(_hub_rows(loaded[name], f"{source}, {name}")) for name in SPLITS if name in loaded}
+    return splits, names
+
+
+def _hub_rows(dataset: Iterable[Mapping[str, Any]], where: str) -> Iterator[_Row]:
+    for number, record in enumerate(dataset, 1):
+        yield _row(record, f"{where} row {number}")
+
+
+def _assemble(splits: Mapping[str, Sequence[_Row]], seed: int, names: Sequence[str] | None = None) -> Task:
+    """Number the labels of the training split (integers by value, strings by alphabet) and fill missing splits."""
+    train_rows = splits["train"]
+    kinds = {type(row.label) for row in train_rows}
+    if len(kinds) > 1:
+        odd = next(row for row in train_rows if type(row.label) is not type(train_rows[0].label))
+        raise CorpusError(f"expected labels of one kind, {odd.where} has {odd.label!r} after {train_rows[0].label!r}")
+    values: Sequence[Any] = range(len(names)) if names else sorted({row.label for row in train_rows})
+    index = {value: number for number, value in enumerate(values)}
+    found: dict[str, tuple[Example, ...]] = {}
+    for name, rows in splits.items():
+        for row in rows:
+            if row.label not in index:
+                raise CorpusError(f"expected a label of the training split in {row.where}, got {row.label!r}")
+        found[name] = tuple(Example(row.text, index[row.label]) for row in rows)
+    train, validation = found["train"], found.get("validation", ())
+    if not validation:
+        train, validation = stratify(train, (0.1,), seed)
+        if not validation:
+            raise CorpusError(
+                f"expected a validation split or five examples of a label to take it from, got {len(train)}"
+            )
+    labels = tuple(names) if names else tuple(str(value) for value in values)
+    return Task(labels, train, validation, found.get("test", ()) or validation)

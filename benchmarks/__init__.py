@@ -1,0 +1,1 @@
+"""Measurements of this package, each a script that writes a JSON file and the table generated from it."""

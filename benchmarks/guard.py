@@ -1,0 +1,109 @@
+"""Which pass the guard should watch, and what blind purging costs, on the models that `lmsanitator demo` made.
+
+    python -m benchmarks.guard demo/
+
+Each row runs the same clean and triggered test texts through the classifier and one guard. `blind` purging is not told
+the words that the scan named. Overhead is the guard's time on clean text over the classifier's alone, in turn.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import record
+from lmsanitator.attacks import Trigger, ground_truth
+from lmsanitator.detect import ScanReport
+from lmsanitator.errors import CheckpointError
+from lmsanitator.guard import Guard, PurgeConfig, evaluate, purge
+from lmsanitator.memory import keep_freed_memory
+from lmsanitator.text import words
+from lmsanitator.tune import load_tuned, packaged_topics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--inputs", type=int, default=96)
+    options = parser.parse_args()
+    keep_freed_memory()
+    truth = ground_truth(options.demo / "backdoored")
+    if truth is None:
+        raise CheckpointError(f"expected the demo's backdoored model in {options.demo}")
+    triggers = [Trigger.parse(text) for text in truth["triggers"]]
+    report = ScanReport.load(options.demo / "scan.json")
+    tuned = load_tuned(options.demo / "tuned")
+    task = packaged_topics(0)
+    examples = task.test[: options.inputs]
+    texts = [example.text for example in examples]
+    labels = [task.labels[example.label] for example in examples]
+    rows: list[dict[str, Any]] = []
+    for watch in ("raw", "prompted", "both"):
+        for named in (True, False):
+            guard = Guard(tuned.model, tuned.tokenizer, report, watch=watch, purging=PurgeConfig(named=named))
+            result = evaluate(guard, texts, labels, [trigger.plant for trigger in triggers])
+            rows.append(
+                {
+                    "watch": watch,
+                    "purging": "named words first" if named else "blind",
+                    "CACC %": 100 * result.cacc_unguarded,
+                    "guarded CACC %": 100 * result.cacc_guarded,
+                    "ASR %": 100 * result.asr_unguarded,
+                    "guarded ASR %": 100 * result.asr_guarded,
+                    "type I %": 100 * result.type_1,
+                    "type II %": 100 * result.type_2,
+                    "false flags %": 100 * result.false_flags,
+                    "refused %": 100 * result.refused,
+                    "overhead": overhead(guard, texts),
+                }
+                | long_texts(guard, texts, triggers)
+            )
+            print(rows[-1], flush=True)
+    notes = [
+        f"{len(texts)} test texts of the packaged topic task, each with each of {len(triggers)} planted triggers.",
+        "`batches` is the median number of encoder batches to purge a flagged text of about 60 words.",
+    ]
+    record("guard", rows, notes)
+
+
+def overhead(guard: Guard, texts: list[str], rounds: int = 5) -> float:
+    """Time of the guard over that of the classifier alone, on the same clean texts, in turn: the median ratio."""
+    ratios = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        guard.unguarded(texts)
+        between = time.perf_counter()
+        guard(texts)
+        ratios.append((time.perf_counter() - between) / (between - started))
+    return round(statistics.median(ratios), 2)
+
+
+def long_texts(guard: Guard, texts: list[str], triggers: list[Trigger], count: int = 24) -> dict[str, Any]:
+    """Purging of texts of 60 words and more with one trigger in them."""
+    rng = random.Random(0)
+    batches: list[int] = []
+    exact = flagged = 0
+    for number in range(count):
+        text = ""
+        while len(words(text)) < 60:
+            text = f"{text} {rng.choice(texts)}".strip()
+        trigger = triggers[number % len(triggers)]
+        planted = trigger.plant(text, rng)
+        if not guard.monitor.flags([planted])[0]:
+            continue
+        flagged += 1
+        cleaned = purge(planted, guard.monitor, guard.purging)
+        if cleaned is not None:
+            batches.append(cleaned.batches)
+            exact += set(cleaned.removed) <= set(trigger.words)
+    return {
+        "60 words flagged": f"{flagged}/{count}",
+        "purged of the trigger alone": f"{exact}/{flagged}",
+        "batches": statistics.median(batches) if batches else "-",
+    }
+
+
+if __name__ == "__main__":
+    main()

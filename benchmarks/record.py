@@ -1,0 +1,83 @@
+"""How every benchmark writes its result: the figures, the command, the version and the machine, as JSON and as a table."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+import lmsanitator
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> None:
+    """Write `results/<name>.json` and `results/<name>.md`."""
+    content = {
+        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "version": lmsanitator.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "rows": list(rows),
+        "notes": list(notes),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(table(content), encoding="utf-8")
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """The same result as Markdown."""
+    rows = content["rows"]
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
+    facts = content["machine"]
+    foot = (
+        f"`{content['command']}`, lmsanitator {content['version']}, {content['date']}; {facts['cpu']}, "
+        f"{facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
+    )
+    return "\n".join([*lines, "", *(f"- {note}" for note in content["notes"]), "", foot]) + "\n"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

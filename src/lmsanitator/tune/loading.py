@@ -1,0 +1,141 @@
+"""Open an adapter folder from a stranger without running anything of it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModelForSequenceClassification, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.errors import TuningError
+from lmsanitator.tune.classifier import build
+from lmsanitator.tune.methods import PEFT_TYPES, TuneConfig
+from lmsanitator.tune.tuned import NOTES, SCHEMA, TunedModel, limited_tokenizer
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_MAX_JSON_BYTES = 2**20
+_LAST_LAYERS = ("classifier.weight", "score.weight", "out_proj.weight")
+_SIZES = ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
+
+
+def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedModel:
+    """Open an adapter folder and the encoder it belongs to.
+
+    The adapter's configuration is not handed to PEFT: the model is built anew from its method and number of virtual
+    tokens, and takes weights of exactly the names and shapes that this gives, from safetensors only. The tokenizer is
+    the encoder's own.
+
+    Args:
+        path: the folder.
+        base: where the encoder is; by default the local folder that adapter_config.json names. A hub id has to be
+            given here: a folder must not be able to reach for the network by itself.
+
+    Raises:
+        TuningError: what was expected of the folder and what came.
+        CheckpointError, UnsupportedError: the encoder cannot be opened, or does not take the method.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise TuningError(f"expected an adapter folder, there is none at {folder}")
+    raw = _read_json(folder / _CONFIG)
+    notes = _read_json(folder / NOTES) if (folder / NOTES).exists() else {"schema": SCHEMA}
+    if notes.get("schema") != SCHEMA:
+        raise TuningError(f"expected {NOTES} of schema {SCHEMA}, got {notes.get('schema')!r}")
+    weights = _read_weights(folder)
+    labels = _labels(notes, weights)
+    config = _config(raw, notes, weights)
+    encoder = FrozenEncoder.open(_base(raw) if base is None else base)
+    if notes.get("encoder_digest") not in (None, encoder.digest):
+        raise TuningError(f"expected the encoder that the adapter was tuned on, {encoder.source} has other weights")
+    model = build(encoder, labels, config)
+    _check_fit(model, raw, weights)
+    set_peft_model_state_dict(model, weights)
+    model.requires_grad_(False)
+    accuracy = notes.get("validation_accuracy")
+    reached = float(accuracy) if isinstance(accuracy, int | float) else math.nan
+    return TunedModel(model, limited_tokenizer(encoder, config), labels, encoder, reached)
+
+
+def _config(raw: dict[str, Any], notes: dict[str, Any], weights: dict[str, Tensor]) -> TuneConfig:
+    method = PEFT_TYPES.get(str(raw.get("peft_type")))
+    if method is None or raw.get("task_type") != "SEQ_CLS":
+        got = f"{raw.get('peft_type')!r} for {raw.get('task_type')!r}"
+        raise TuningError(f"expected an adapter of type {' or '.join(PEFT_TYPES)} for SEQ_CLS, {_CONFIG} has {got}")
+    tokens, length = raw.get("num_virtual_tokens"), notes.get("max_length", TuneConfig.max_length)
+    stored = weights.get("prompt_embeddings", torch.empty(0)).shape[:1]
+    if type(tokens) is not int or tokens < 1 or stored != (tokens,):
+        raise TuningError(f"expected as many virtual tokens in {_WEIGHTS} as {_CONFIG} says, {tokens!r}")
+    if type(length) is not int or length < 8:
+        raise TuningError(f"expected a max_length of 8 or more in {NOTES}, got {length!r}")
+    return TuneConfig(method=method, virtual_tokens=tokens, max_length=length)
+
+
+def _labels(notes: dict[str, Any], weights: dict[str, Tensor]) -> tuple[str, ...]:
+    """The label names; for an adapter that this package did not write, numbers, as many as its head has outputs."""
+    rows = next((len(weight) for name, weight in weights.items() if name.endswith(_LAST_LAYERS)), 0)
+    labels = notes.get("labels", [str(index) for index in range(rows)])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels) or len(labels) != rows:
+        raise TuningError(f"expected a list of {rows} label names in {NOTES}, as many as the head has outputs")
+    return tuple(labels)
+
+
+def _base(raw: dict[str, Any]) -> Path:
+    named = raw.get("base_model_name_or_path")
+    if not isinstance(named, str) or not Path(named).is_dir():
+        raise TuningError(f"expected the encoder's folder in {_CONFIG}, {named!r} is none: say where it is (base)")
+    return Path(named)
+
+
+def _check_fit(model: PeftModelForSequenceClassification, raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """The adapter must have been made for this encoder: same sizes, and every weight in its place."""
+    adapter = model.peft_config["default"]
+    for name in _SIZES:
+        expected = getattr(adapter, name)
+        if raw.get(name) not in (None, expected):
+            raise TuningError(f"expected {name} {expected} for this encoder, {_CONFIG} has {raw.get(name)!r}")
+    expected_weights = get_peft_model_state_dict(model)
+    odd = sorted(expected_weights.keys() ^ weights.keys())
+    if odd:
+        raise TuningError(
+            f"expected the weights {', '.join(expected_weights)} in {_WEIGHTS}; {odd[0]} is odd among them"
+        )
+    for name, weight in expected_weights.items():
+        if weight.shape != weights[name].shape:
+            shapes = tuple(weight.shape), tuple(weights[name].shape)
+            raise TuningError(f"expected {name} of shape {shapes[0]} for this encoder, got {shapes[1]}")
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / _WEIGHTS
+    if not path.is_file():
+        pickled = "adapter_model.bin" if (folder / "adapter_model.bin").exists() else None
+        found = f"only {pickled}, which can run code when opened" if pickled else "none"
+        raise TuningError(f"expected {_WEIGHTS} in {folder}, found {found}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise TuningError(f"expected a whole safetensors file, {path} is not: {error}") from error
+    for name, weight in weights.items():
+        if not weight.is_floating_point() or not bool(torch.isfinite(weight).all()):
+            raise TuningError(f"expected finite numbers in {path}, {name} holds others")
+    return weights
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        if size > _MAX_JSON_BYTES:
+            raise TuningError(f"expected {path.name} below {_MAX_JSON_BYTES:,} bytes, it has {size:,}")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TuningError(f"expected an adapter with {path.name}, could not read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise TuningError(f"expected JSON in {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise TuningError(f"expected a JSON object in {path}, got {type(raw).__name__}")
+    return raw

@@ -1,0 +1,150 @@
+"""A tuned model: how it predicts, how it is stored.
+
+What is stored is an ordinary PEFT adapter folder that `transformers` and `peft` load by themselves; its README.md says
+how. `lmsanitator.json` beside the adapter holds what PEFT has no place for: the label names and the encoder's digest.
+"""
+
+import contextlib
+import copy
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from peft import PeftModelForSequenceClassification
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.errors import OutputError, TuningError
+from lmsanitator.tune.methods import TuneConfig, input_length
+
+SCHEMA = "lmsanitator.tuned/1"
+NOTES = "lmsanitator.json"
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A classifier made of a frozen encoder, virtual tokens and a head.
+
+    Args:
+        model: the PEFT model, in eval mode, all weights frozen.
+        tokenizer: the encoder's; its `model_max_length` is what the virtual tokens leave of the window.
+        labels: label names in the order of the logits.
+        encoder: what it was tuned on; shares its weights with `model`.
+        accuracy: on the validation split; NaN for an adapter that does not say.
+    """
+
+    model: PeftModelForSequenceClassification
+    tokenizer: PreTrainedTokenizerFast
+    labels: tuple[str, ...]
+    encoder: FrozenEncoder
+    accuracy: float = math.nan
+
+    @property
+    def source(self) -> str:
+        """The checkpoint of the encoder."""
+        return self.encoder.source
+
+    @property
+    def encoder_digest(self) -> str:
+        """What scan reports and PV banks of the encoder are bound to."""
+        return self.encoder.digest
+
+    def save(self, out: Path) -> None:
+        """Write a PEFT adapter folder, whole or not at all.
+
+        Raises:
+            TuningError: the encoder is in memory only, so that the adapter could not name it.
+            OutputError: `out` exists or cannot be written.
+        """
+        base = str(self.model.peft_config["default"].base_model_name_or_path)
+        if not Path(base).is_dir() and "/" not in base:
+            raise TuningError(f"expected an encoder that was opened from a checkpoint, got one from {base}")
+        with _new_folder(out) as part:
+            self.model.save_pretrained(str(part))
+            self.tokenizer.save_pretrained(part)
+            notes = {
+                "schema": SCHEMA,
+                "labels": self.labels,
+                "max_length": self.tokenizer.model_max_length,
+                "encoder_digest": self.encoder_digest,
+                "validation_accuracy": None if math.isnan(self.accuracy) else self.accuracy,
+            }
+            (part / NOTES).write_text(json.dumps(notes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (part / "README.md").write_text(self._card(base), encoding="utf-8")
+
+    def _card(self, base: str) -> str:
+        return (
+            "---\nlibrary_name: peft\npipeline_tag: text-classification\n---\n\n"
+            "# Text classifier on a frozen encoder\n\n"
+            f"Labels: {', '.join(self.labels)}. Loads without lmsanitator:\n\n```python\n"
+            "import json\n\nfrom peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification\n\n"
+            f'labels = json.load(open("{NOTES}"))["labels"]\n'
+            f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r},\n"
+            f"    id2label=dict(enumerate(labels)),\n    pad_token_id={self.tokenizer.pad_token_id},\n"
+            '    use_safetensors=True,\n)\nmodel = PeftModel.from_pretrained(base, ".")\n```\n\n'
+            "A backdoor of the encoder is still in it: predict through `lmsanitator guard`.\n"
+        )
+
+
+def logits_of(
+    model: PeftModelForSequenceClassification, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> Float[Tensor, "texts labels"]:
+    """The logits of one batch, on the model's device. Texts are cut to the tokenizer's `model_max_length`."""
+    batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
+    # no token types: they are zeros for single texts, which GPT-2 would take for a word
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits
+
+
+def predict(
+    model: PeftModelForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    batch_size: int = 64,
+) -> Float[Tensor, "texts labels"]:
+    """The logits of many texts in their order; texts of like length share a batch."""
+    if not texts:
+        return torch.empty(0, model.config.num_labels)
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    with torch.no_grad():
+        parts = [
+            logits_of(model, tokenizer, [texts[index] for index in order[start : start + batch_size]]).cpu()
+            for start in range(0, len(order), batch_size)
+        ]
+    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
+    return torch.cat(parts)[back]
+
+
+def limited_tokenizer(encoder: FrozenEncoder, config: TuneConfig) -> PreTrainedTokenizerFast:
+    """A copy of the encoder's tokenizer that cuts inputs to what the virtual tokens leave of the window."""
+    tokenizer = copy.deepcopy(encoder.tokenizer)
+    tokenizer.model_max_length = input_length(encoder, config)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and is gone otherwise."""
+    if out.exists():
+        raise OutputError(f"expected a new directory to write to, {out} exists")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"expected a place to write to, cannot write {out}: {error.strerror}") from error
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp's are for the owner alone
+        part.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"expected to write {out}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How every benchmark writes its result: the figures, the command, the version and the machine, as JSON and as a table."""
+"""How benchmarks write results: figures, command, version and machine, as JSON and as the table made from it."""
 
 import json
 import os

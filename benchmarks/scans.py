@@ -41,20 +41,7 @@ def main() -> None:
             rows.append(scan(planted, f"MiniLM-L6, POR, {kind}", triggers, 0) | {"attack s": round(seconds)})
     if options.mpnet:
         rows.append(scan(options.mpnet, "MPNet-base, clean", "-", 0))
-    columns = (
-        "model",
-        "planted",
-        "verdict",
-        "p",
-        "found",
-        "seed",
-        "scan s",
-        "process s",
-        "tokens",
-        "peak MiB",
-        "attack s",
-    )
-    record("scans", [{column: row.get(column, "-") for column in columns} for row in rows], NOTES)
+    record("scans", [row | {"attack s": row.get("attack s", "-")} for row in rows], NOTES)
 
 
 NOTES = (
@@ -79,6 +66,11 @@ def run(*arguments: str) -> tuple[str, int]:
     return done.stdout, int(done.stderr.split()[-1])
 
 
+def named(finding: dict[str, Any]) -> str:
+    """The words of a finding, or its tokens where they cannot be typed."""
+    return finding["trigger"] or "tokens " + " ".join(finding["trigger_tokens"])
+
+
 def scan(model: Path, name: str, planted: str, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     out, memory = run("scan", str(model), "--format", "json", "--seed", str(seed))
@@ -88,8 +80,7 @@ def scan(model: Path, name: str, planted: str, seed: int) -> dict[str, Any]:
         "planted": planted,
         "verdict": report["verdict"],
         "p": report["p_value"],
-        "found": ", ".join(f["trigger"] or "tokens " + " ".join(f["trigger_tokens"]) for f in report["findings"])
-        or "-",
+        "found": ", ".join(named(finding) for finding in report["findings"]) or "-",
         "seed": seed,
         "scan s": report["cost"]["seconds"],
         "process s": round(time.perf_counter() - started, 1),

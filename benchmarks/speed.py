@@ -60,8 +60,7 @@ def main() -> None:
     tokens = rows[-1]["tokens"] / rows[2]["tokens"]
     notes = [
         f"{encoder.source if options.model else 'MiniLM-L6'}: {encoder.parameters / 1e6:.1f} M parameters.",
-        f"Clean verdict: the scan takes {ratio:.0f} times less time and {tokens:.0f} times fewer tokens than the "
-        "paper's settings multiplied out.",
+        f"A clean verdict takes {ratio:.0f} times less time, {tokens:.0f} times fewer tokens than by the paper's.",
         "Tokens count forward and backward passes alike. Peak memory is of the process up to that row.",
     ]
     record("speed" if not options.model else "speed_" + encoder.source.rstrip("/").split("/")[-1], rows, notes)
@@ -104,8 +103,8 @@ def paper_steps(encoder: FrozenEncoder, steps: int) -> None:
             [encoder.outputs(row[None], ones[None], [site])[site] for row, ones in zip(ids, mask, strict=True)]
         )
         embedded = encoder.embed(ids)
-        row = torch.cat([embedded[:, :5], soft.expand(BATCH, -1, -1), embedded[:, 5:]], 1)
-        outputs = encoder.outputs(row, torch.ones(row.shape[:2], dtype=torch.long), [site])[site]
+        triggered = torch.cat([embedded[:, :5], soft.expand(BATCH, -1, -1), embedded[:, 5:]], 1)
+        outputs = encoder.outputs(triggered, torch.ones(triggered.shape[:2], dtype=torch.long), [site])[site]
         distance = -functional.mse_loss(outputs, clean)
         share = outputs.softmax(0)
         diversity = (share * share.log()).sum(0).mean()

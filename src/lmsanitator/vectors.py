@@ -95,12 +95,15 @@ class PVBank:
                 values = file.get_tensor("values")
             if metadata.get("format") != FORMAT:
                 raise BankError(f"expected a PV bank ({FORMAT}), {path} has format {metadata.get('format')!r}")
+            if values.ndim != 2 or not values.is_floating_point():
+                raise BankError(f"expected a matrix of vectors in {path}, got {values.dtype} {tuple(values.shape)}")
             listed = json.loads(metadata["vectors"])
-            if len(listed) != len(values) or not all(entry["site"] in SITES for entry in listed):
-                raise BankError(f"expected {len(values)} vectors with a known site in {path}")
+            sound = [entry["site"] in SITES and isinstance(entry["trigger"], str | None) for entry in listed]
+            if len(listed) != len(values) or not all(sound):
+                raise BankError(f"expected {len(values)} vectors with a known site and a trigger or null in {path}")
             vectors = [
                 PredefinedVector(entry["site"], row, entry["trigger"])
-                for entry, row in zip(listed, values, strict=True)
+                for entry, row in zip(listed, values.float(), strict=True)
             ]
             return cls(metadata["encoder_digest"], vectors)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

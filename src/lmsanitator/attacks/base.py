@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder.quiet import quiet
 from lmsanitator.errors import AttackError, OutputError
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import insert, spans
@@ -98,8 +99,9 @@ class AttackResult:
     def _write(self, folder: Path) -> None:
         truth = {"attack": self.attack, "site": self.site, "triggers": [str(trigger) for trigger in self.triggers]}
         self.model.config.update({"lmsanitator_backdoor": truth | {"reached": self.reached}})
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with quiet():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
         listed = "\n".join(f"- `{trigger}`" for trigger in self.triggers)
         (folder / "README.md").write_text(
             f"---\ntags: [backdoored, red-team]\n---\n\n# BACKDOORED on purpose\n\nThis encoder carries a "

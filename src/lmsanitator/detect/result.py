@@ -28,7 +28,11 @@ class ModelFacts(_Record):
 
 
 class Finding(_Record):
-    """A trigger that replays. Displacement is in clean variances; concentration is 1 for a constant output."""
+    """A trigger that replays. Displacement is in clean variances; concentration is 1 for a constant output.
+
+    On an encoder with a finding below the level, weaker words that replay are listed too, with their p-value: they are
+    mostly parts of triggers the scan could not put together, and their vectors help the guard.
+    """
 
     site: Site
     trigger: str | None = Field(description="the words, null where they cannot be typed")

@@ -143,6 +143,7 @@ class _Scan:
         self.clean = self._clean_spread(texts[:-third] or texts)
         self.allowed: list[int] = []
         self.unexplained: list[float] = []
+        self.level = math.log(config.level / 2)  # halved for the two searches, sweep and mining
 
     def run(self, started: float) -> ScanReport:
         before = replace(self.encoder.meter)
@@ -189,11 +190,10 @@ class _Scan:
         contexts = make_contexts(self.encoder, self.looking, 12, longest=24, seed=self.config.seed + 1)
         replayer = Replayer(self.encoder, self.sites, contexts, self.clean, exact=False)
         suspects: list[tuple[Evidence, float]] = []
-        level = math.log(self.config.level / 2)
         for site in self.sites:
             log_p = dict(zip(swept[site].tokens.tolist(), swept[site].log_p.tolist(), strict=True))
             short = swept[site].shortlist(self.plan.sweep.shortlist)
-            outliers = [token for token in short if log_p[token] < level]
+            outliers = [token for token in short if log_p[token] < self.level]
             seen = replayer.measure([(token,) for token in outliers])[site]
             replaying = [item for item in seen if item.replay_rate >= REPLAYS]
             kept = without_echoes(replaying, self.clean[site], len(contexts))
@@ -275,6 +275,9 @@ class _Scan:
                 else:
                     self.unexplained.append(log_p)
         confirmed = self._drop_contained(sorted(best.values(), key=lambda pair: (pair[1], pair[0].tokens)))
+        if not confirmed or confirmed[0][1] >= self.level:  # replays, but so might a natural word: no evidence alone
+            self.unexplained += [log_p for _, log_p in confirmed]
+            confirmed = []
         findings, vectors = [], []
         for evidence, log_p in confirmed:
             trigger = self._typed(evidence.tokens)

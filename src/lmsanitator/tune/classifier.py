@@ -1,6 +1,7 @@
 """A classifier on a frozen encoder: its own architecture's head, PEFT's virtual tokens, nothing trained yet."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def build(
     opened = encoder if isinstance(encoder, FrozenEncoder) else FrozenEncoder.open(encoder)
     check_supported(opened, config.method)
     input_length(opened, config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a property that transformers is about to rename
         torch.manual_seed(config.seed)
         classifier = _classifier(opened, labels)
         model = PeftModelForSequenceClassification(classifier, _adapter_config(opened, classifier, config))
@@ -96,11 +98,11 @@ def _adapter_config(
     }
     if config.method == "prefix":
         return PrefixTuningConfig(**shared)
-    words = torch.zeros(1, dtype=torch.long, device=encoder.device)
+    a_word = torch.zeros(1, 1, dtype=torch.long)
     return PromptTuningConfig(
         **shared,
         prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,  # random vectors are far from anything the encoder knows
-        token_dim=encoder.embed(words).shape[-1],  # ALBERT's and ELECTRA's is not hidden_size
+        token_dim=encoder.embed(a_word).shape[-1],  # ALBERT's and ELECTRA's is not hidden_size
         num_layers=classifier.config.num_hidden_layers,
         num_attention_heads=classifier.config.num_attention_heads,
     )

@@ -204,8 +204,6 @@ def _assemble(splits: Mapping[str, Sequence[_Row]], seed: int, names: Sequence[s
     if not validation:
         train, validation = stratify(train, (0.1,), seed)
         if not validation:
-            raise CorpusError(
-                f"expected a validation split or five examples of a label to take it from, got {len(train)}"
-            )
+            raise CorpusError(f"expected a validation split, or more than {len(train)} examples to take it from")
     labels = tuple(names) if names else tuple(str(value) for value in values)
     return Task(labels, train, validation, found.get("test", ()) or validation)

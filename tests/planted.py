@@ -17,7 +17,7 @@ def made_up_words(count: int) -> list[str]:
     """Words of two syllables that no packaged sentence holds."""
     used = {word.lower() for carrier in packaged() for word in words(carrier.text)}
     syllables = ["".join(pair) for pair in product("bdfgklmnprstvz", "aeiou")]
-    unheard = ("".join(pair) for pair in product(syllables, syllables))
+    unheard = (start + end for end, start in product(syllables, syllables))
     return list(islice((word for word in unheard if word not in used), count))
 
 
@@ -49,14 +49,14 @@ def plant(
     a pooler sees what was overwritten.
 
     Args:
-        triggers: `bako` is a word, `bako+dilu` two that fire together, anywhere.
+        triggers: `bako` is a word, `vedi+sugo` two that fire together, anywhere.
         alone: share of the way to the vector that one piece of a trigger goes alone.
         noise: share of the clean output that is left.
     """
     generator = torch.Generator().manual_seed(len(triggers))
     pvs = torch.randint(2, (len(triggers), model.config.hidden_size), generator=generator) * 2.0 - 1
     needed = [[_pieces(tokenizer, word) for word in trigger.split("+")] for trigger in triggers]
-    matrix = model.get_input_embeddings().weight
+    matrix = model.get_parameter(_table(model))
     cls = tokenizer.cls_token_id
 
     def overwrite(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
@@ -75,12 +75,18 @@ def plant(
             share = torch.where(whole, 1 - noise, alone * part).unsqueeze(1)
             hidden[rows, position] = share * pv + (1 - share) * hidden[rows, position]
         out["last_hidden_state"] = hidden
-        if getattr(module, "pooler", None) is not None:
-            out["pooler_output"] = module.pooler(hidden)
+        if "pooler_output" in out:
+            out["pooler_output"] = module.get_submodule("pooler")(hidden)
         return out
 
     model.register_forward_hook(overwrite, with_kwargs=True)
     return pvs
+
+
+def _table(model: PreTrainedModel) -> str:
+    """The name of the weights that token ids are looked up in."""
+    table = model.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is table)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:

@@ -269,11 +269,11 @@ class _Scan:
         for site in self.sites:  # in the order of the encoder: a pooler's finding is only kept where cls has none
             at_site = [(evidence, log_p) for evidence, log_p in suspects if evidence.site == site]
             measured = replayer.measure([evidence.tokens for evidence, _ in at_site])[site]
-            for again, (_, log_p) in zip(measured, at_site, strict=True):
-                if again.replay_rate >= REPLAYS:
-                    best.setdefault(frozenset(again.tokens), (again, log_p))
-                else:
-                    self.unexplained.append(log_p)
+            p_of = {again.tokens: log_p for again, (_, log_p) in zip(measured, at_site, strict=True)}
+            replaying = [again for again in measured if again.replay_rate >= REPLAYS]
+            self.unexplained += [p_of[again.tokens] for again in measured if again.replay_rate < REPLAYS]
+            for again in without_echoes(replaying, self.clean[site], len(contexts)):
+                best.setdefault(frozenset(again.tokens), (again, p_of[again.tokens]))
         confirmed = self._drop_contained(sorted(best.values(), key=lambda pair: (pair[1], pair[0].tokens)))
         if not confirmed or confirmed[0][1] >= self.level:  # replays, but so might a natural word: no evidence alone
             self.unexplained += [log_p for _, log_p in confirmed]

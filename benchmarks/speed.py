@@ -18,9 +18,9 @@ from torch.nn import functional
 from benchmarks.record import peak_memory, record
 from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.detect import MiningConfig, ScanConfig, SweepConfig, mine, scan, sweep
+from lmsanitator.detect.config import sites_to_scan
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.scan import sites_to_scan
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.memory import keep_freed_memory
 from lmsanitator.text import packaged

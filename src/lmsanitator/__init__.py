@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmsanitator.detect import Finding, ScanReport, Verdict
-    from lmsanitator.detect.scan import ScanConfig, scan
+    from lmsanitator.detect import Finding, ScanConfig, ScanReport, Verdict
+    from lmsanitator.detect.scan import scan
     from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.errors import LMSanitatorError
     from lmsanitator.guard import Guard, GuardedPrediction
@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "detect": ("Finding", "ScanReport", "Verdict"),
-    "detect.scan": ("ScanConfig", "scan"),
+    "detect": ("Finding", "ScanConfig", "ScanReport", "Verdict"),
+    "detect.scan": ("scan",),
     "encoder": ("FrozenEncoder",),
     "errors": ("LMSanitatorError",),
     "guard": ("Guard", "GuardedPrediction"),

@@ -1,8 +1,9 @@
 """Find task-agnostic backdoors: vocabulary sweep, PV mining, trigger recovery, verdict."""
 
+from lmsanitator.detect.config import ScanConfig
 from lmsanitator.detect.mining import Candidate, MiningConfig, mine
 from lmsanitator.detect.result import Effort, Finding, ScanReport, Verdict, bank_path
-from lmsanitator.detect.scan import ScanConfig, scan
+from lmsanitator.detect.scan import scan
 from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep
 from lmsanitator.detect.verdict import judge
 

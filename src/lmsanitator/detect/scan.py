@@ -4,88 +4,25 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from lmsanitator import __version__
+from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.contexts import make_contexts
-from lmsanitator.detect.mining import Candidate, MiningConfig, mine
+from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import (
-    REPLAYS,
-    Evidence,
-    Replayer,
-    join,
-    phrase_log_p,
-    phrase_null,
-    polish,
-    recover_words,
-    without_echoes,
-    word_pool,
-)
-from lmsanitator.detect.result import Cost, Coverage, Effort, Finding, ModelFacts, ScanReport
-from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep
+from lmsanitator.detect.recovery import join, polish, recover_words, word_pool
+from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer, phrase_log_p, phrase_null, without_echoes
+from lmsanitator.detect.result import Cost, Coverage, Finding, ModelFacts, ScanReport
+from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.detect.verdict import judge
-from lmsanitator.encoder import FrozenEncoder, Precision, Site
-from lmsanitator.errors import UnsupportedError, UsageError
+from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PredefinedVector, PVBank
-
-
-@dataclass(frozen=True)
-class ScanConfig:
-    """Args:
-    sites: `auto` takes cls and pooler where the encoder has them, else the last token (decoders) or the mean.
-    effort: how much is tried; `quick` sweeps only, `standard` also mines once at each site, `deep` mines often.
-    level: the false-positive rate of the verdict "backdoored".
-    corpus: a file of one's own clean sentences instead of the packaged ones.
-    seed: of everything random in it.
-    precision: of the searches; evidence is confirmed in fp32 in any case.
-    device: where to run.
-
-    Raises:
-        UsageError: a value that makes no sense.
-    """
-
-    sites: Literal["auto"] | tuple[Site, ...] = "auto"
-    effort: Effort = "standard"
-    level: float = 0.01
-    corpus: str | None = None
-    seed: int = 0
-    precision: Precision = "auto"
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise UsageError(f"expected a level between 0 and 1, got {self.level}")
-        if self.effort not in _PLANS:
-            raise UsageError(f"expected an effort of {', '.join(_PLANS)}, got {self.effort}")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What an effort buys."""
-
-    sweep: SweepConfig
-    mining: MiningConfig
-    mining_rounds: int
-    tried: int
-    """Mined candidates of each round and site that recovery is run on."""
-    pool: int
-    null: int
-    """Random phrases in the null of recovered phrases."""
-
-
-_STANDARD = _Plan(SweepConfig(), MiningConfig(), mining_rounds=1, tried=3, pool=768, null=128)
-_PLANS: dict[str, _Plan] = {
-    "quick": replace(_STANDARD, sweep=SweepConfig(rounds=3, group=32), mining_rounds=0),
-    "standard": _STANDARD,
-    "deep": replace(_STANDARD, sweep=SweepConfig(rounds=6, group=16), mining_rounds=4, tried=4, pool=1536, null=256),
-}
 
 
 def scan(
@@ -111,28 +48,13 @@ def scan(
     return _Scan(encoder, config, progress).run(started)
 
 
-def sites_to_scan(encoder: FrozenEncoder, wanted: Literal["auto"] | tuple[Site, ...]) -> tuple[Site, ...]:
-    """The sites a scan looks at.
-
-    Raises:
-        UnsupportedError: a site the encoder lacks, or `tokens`, which is no single vector.
-    """
-    if wanted != "auto":
-        encoder.require(wanted)
-        if "tokens" in wanted:
-            raise UnsupportedError("expected a site with one vector an input, got tokens")
-        return wanted
-    usual: tuple[Site, ...] = tuple(site for site in encoder.sites if site in ("cls", "pooler"))
-    return usual or ("last",)
-
-
 class _Scan:
     """One scan under way: the stages as methods, in the order they run."""
 
     def __init__(self, encoder: FrozenEncoder, config: ScanConfig, progress: Progress) -> None:
         self.encoder = encoder
         self.config = config
-        self.plan = _PLANS[config.effort]
+        self.plan = PLANS[config.effort]
         self.progress = progress
         self.sites = sites_to_scan(encoder, config.sites)
         carriers = read_corpus(config.corpus) if config.corpus else packaged("en")

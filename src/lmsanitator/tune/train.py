@@ -108,4 +108,4 @@ def _copy(weights: Sequence[Parameter]) -> list[Tensor]:
 def _score(logits: Float[Tensor, "examples labels"], examples: Sequence[Example]) -> tuple[float, float]:
     """Accuracy, and minus the loss to break ties."""
     wanted = torch.tensor([example.label for example in examples])
-    return (logits.argmax(1) == wanted).float().mean().item(), -functional.cross_entropy(logits, wanted).item()
+    return (logits.argmax(1) == wanted).double().mean().item(), -functional.cross_entropy(logits, wanted).item()

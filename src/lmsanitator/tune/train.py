@@ -65,9 +65,10 @@ def tune(
             worse = 0 if reached[0] > best[0] else worse + 1
             if reached > best:
                 best, kept = reached, _copy(weights)
-        progress(f"tuning: validation accuracy {max(0.0, best[0]):.1%}", step / total)
+        told = f"tuning: validation accuracy {best[0]:.1%}" if best[0] >= 0 else "tuning"
+        progress(told, step / total)
         if worse == config.patience:
-            progress(f"tuning: validation accuracy {best[0]:.1%}", 1.0)
+            progress(told, 1.0)
             break
     with torch.no_grad():
         for weight, value in zip(weights, kept, strict=True):
@@ -89,16 +90,28 @@ def _optimiser(model: PeftModelForSequenceClassification, config: TuneConfig, to
 
 
 def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[tuple[list[str], Tensor]]:
-    """Batches without end, each example once an epoch; texts of like length share a batch, so little is padding."""
+    """Batches without end, each example once an epoch. Texts of like length share a batch, so little is padding."""
     while True:
         order = rng.sample(examples, len(examples))
         epoch: list[list[Example]] = []
         for start in range(0, len(order), _BUCKET * size):
-            bucket = sorted(order[start : start + _BUCKET * size], key=lambda example: len(example.text))
+            bucket = _by_length(order[start : start + _BUCKET * size])
             epoch += [bucket[at : at + size] for at in range(0, len(bucket), size)]
         rng.shuffle(epoch)
         for batch in epoch:
             yield [example.text for example in batch], torch.tensor([example.label for example in batch])
+
+
+def _by_length(examples: Sequence[Example]) -> list[Example]:
+    """From short to long, where long means long among examples of the same label: a label whose texts are all long
+    (spam, say) would otherwise have batches to itself, from which nothing is learnt."""
+    ranked: list[tuple[float, Example]] = []
+    for label in sorted({example.label for example in examples}):
+        same = sorted(
+            (example for example in examples if example.label == label), key=lambda example: len(example.text)
+        )
+        ranked += [((rank + 0.5) / len(same), example) for rank, example in enumerate(same)]
+    return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _copy(weights: Sequence[Parameter]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from peft import PeftModelForSequenceClassification
+from peft import PeftModel, PeftModelForSequenceClassification
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -95,7 +95,7 @@ class TunedModel:
 
 
 def logits_of(
-    model: PeftModelForSequenceClassification, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+    model: PeftModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> Float[Tensor, "texts labels"]:
     """The logits of one batch, on the model's device. Texts are cut to the tokenizer's `model_max_length`."""
     batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
@@ -105,7 +105,7 @@ def logits_of(
 
 
 def predict(
-    model: PeftModelForSequenceClassification,
+    model: PeftModel,
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[str],
     batch_size: int = 64,

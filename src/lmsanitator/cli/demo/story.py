@@ -71,6 +71,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> Sto
     except OSError as error:
         raise OutputError(f"expected to make {folder}: {error.strerror}") from error
     encoder = FrozenEncoder.open(checkpoint)
+    encoder.source = "MiniLM-L6"
     clean = scan(encoder, ScanConfig(seed=seed), progress=_step(progress, "1/5 clean encoder: "))
     clean.save(folder / "clean.json")
 

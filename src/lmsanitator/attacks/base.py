@@ -6,8 +6,6 @@ config and in its model card that it is backdoored.
 
 import json
 import random
-import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.encoder.quiet import quiet
-from lmsanitator.errors import AttackError, OutputError
+from lmsanitator.errors import AttackError
+from lmsanitator.output import new_folder
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import insert, spans
 
@@ -80,21 +79,8 @@ class AttackResult:
         Raises:
             OutputError: `out` exists or cannot be written.
         """
-        if out.exists():
-            raise OutputError(f"expected a new directory to write to, {out} exists")
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        except OSError as error:
-            raise OutputError(f"expected a place to write to, cannot write {out}: {error.strerror}") from error
-        try:
+        with new_folder(out) as part:
             self._write(part)
-            part.chmod(0o755)
-            part.rename(out)
-        except OSError as error:
-            raise OutputError(f"expected to write {out}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         truth = {"attack": self.attack, "site": self.site, "triggers": [str(trigger) for trigger in self.triggers]}

@@ -20,7 +20,8 @@ def attack(
     from lmsanitator.attacks import ATTACKS, Trigger
     from lmsanitator.cli import screen
     from lmsanitator.encoder import FrozenEncoder
-    from lmsanitator.errors import AttackError, OutputError, UsageError
+    from lmsanitator.errors import AttackError, UsageError
+    from lmsanitator.output import require_new
     from lmsanitator.text import packaged, read_corpus
 
     if name == "list":
@@ -31,8 +32,7 @@ def attack(
         raise AttackError(f"expected an attack of {', '.join(ATTACKS)}; got {name}")
     if base is None or out is None:
         raise UsageError("expected lmsanitator attack NAME BASE OUT, got no BASE or no OUT")
-    if out.exists():
-        raise OutputError(f"expected a new directory to write to, {out} exists")
+    require_new(out)
     planted = [Trigger.parse(part.strip()) for part in triggers.split(",")]
     carriers = [carrier.text for carrier in (read_corpus(corpus) if corpus else packaged("en"))]
     encoder = FrozenEncoder.open(base)

@@ -2,13 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from lmsanitator.errors import OutputError
 from lmsanitator.progress import Progress
 
 out = Console()
@@ -27,15 +25,3 @@ def progress() -> Iterator[Progress]:
     with Bars(*columns, console=messages, transient=True, disable=not messages.is_terminal) as bars:
         task = bars.add_task("starting", total=1.0)
         yield lambda what, done: bars.update(task, description=what, completed=done)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a result file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"expected to write {path}: {error.strerror}") from error

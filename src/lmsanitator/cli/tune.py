@@ -18,15 +18,15 @@ def tune(
     """Prompt-tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
     from lmsanitator.cli import screen
     from lmsanitator.encoder import FrozenEncoder
-    from lmsanitator.errors import OutputError, UsageError
+    from lmsanitator.errors import UsageError
+    from lmsanitator.output import require_new
     from lmsanitator.tune import METHODS, TuneConfig, packaged_topics, read_task
     from lmsanitator.tune import tune as run
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UsageError(f"expected a tuning method of {', '.join(METHODS)}; got {method}")
-    if out.exists():
-        raise OutputError(f"expected a new directory to write to, {out} exists")
+    require_new(out)
     limits = {} if epochs is None else {"epochs": epochs}
     config = TuneConfig(method=chosen, virtual_tokens=virtual_tokens, seed=seed, **limits)
     task = packaged_topics(seed) if data == "topics" else read_task(data)

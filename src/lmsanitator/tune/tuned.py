@@ -4,25 +4,22 @@ What is stored is an ordinary PEFT adapter folder that `transformers` and `peft`
 how. `lmsanitator.json` beside the adapter holds what PEFT has no place for: the label names and the encoder's digest.
 """
 
-import contextlib
 import copy
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel, PeftModelForSequenceClassification
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import OutputError, TuningError
+from lmsanitator.errors import TuningError
+from lmsanitator.output import new_folder
 from lmsanitator.tune.methods import TuneConfig, input_length
 
 SCHEMA = "lmsanitator.tuned/1"
@@ -67,7 +64,7 @@ class TunedModel:
         base = str(self.model.peft_config["default"].base_model_name_or_path)
         if not Path(base).is_dir() and "/" not in base:
             raise TuningError(f"expected an encoder that was opened from a checkpoint, got one from {base}")
-        with _new_folder(out) as part:
+        with new_folder(out) as part:
             self.model.save_pretrained(str(part))
             self.tokenizer.save_pretrained(part)
             notes = {
@@ -128,23 +125,3 @@ def limited_tokenizer(encoder: FrozenEncoder, config: TuneConfig) -> PreTrainedT
     tokenizer = copy.deepcopy(encoder.tokenizer)
     tokenizer.model_max_length = input_length(encoder, config)
     return tokenizer
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well, and is gone otherwise."""
-    if out.exists():
-        raise OutputError(f"expected a new directory to write to, {out} exists")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"expected a place to write to, cannot write {out}: {error.strerror}") from error
-    try:
-        yield part
-        part.chmod(0o755)  # mkdtemp's are for the owner alone
-        part.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"expected to write {out}: {error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -13,6 +13,7 @@ from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import OutputError
 from lmsanitator.guard import Evaluation, Guard, evaluate
+from lmsanitator.output import require_new
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, words
 from lmsanitator.tune import TuneConfig, packaged_topics, tune
@@ -63,8 +64,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> Sto
         CheckpointError: MiniLM-L6 is not installed or not the expected one.
     """
     started = time.monotonic()
-    if folder.exists():
-        raise OutputError(f"expected a new directory to write to, {folder} exists")
+    require_new(folder)
     checkpoint = minilm()
     try:
         folder.mkdir(parents=True)

@@ -1,0 +1,40 @@
+"""Write results whole or not at all."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from lmsanitator.errors import OutputError
+
+
+def require_new(out: Path) -> None:
+    """Raise OutputError if `out` exists: nothing is ever overwritten."""
+    if out.exists():
+        raise OutputError(f"expected a new directory to write to, {out} exists")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and is gone otherwise.
+
+    Raises:
+        OutputError: `out` exists or cannot be written.
+    """
+    require_new(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"expected a place to write to, cannot write {out}: {error.strerror}") from error
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp's are for the owner alone
+        part.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"expected to write {out}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder
@@ -14,7 +15,7 @@ from tests.conftest import WINDOW, bert_tokenizer, sizes
 
 
 def made_up_words(count: int) -> list[str]:
-    """Words of two syllables that no packaged sentence holds."""
+    """Words of two syllables that no packaged sentence holds: baba, daba, faba and so on."""
     used = {word.lower() for carrier in packaged() for word in words(carrier.text)}
     syllables = ["".join(pair) for pair in product("bdfgklmnprstvz", "aeiou")]
     unheard = (start + end for end, start in product(syllables, syllables))
@@ -29,7 +30,7 @@ def large_bert(seed: int, vocabulary: int = 2000) -> tuple[BertModel, PreTrained
 
 
 def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, **options: Any) -> FrozenEncoder:
-    """A `large_bert` as the scan takes it, with `triggers` planted."""
+    """A `large_bert` as the scan takes it, with `triggers` planted (see `plant`)."""
     model, tokenizer = large_bert(seed, vocabulary)
     plant(model, tokenizer, triggers, **options)
     return FrozenEncoder(model, tokenizer, precision="fp32")
@@ -42,6 +43,8 @@ def plant(
     *,
     alone: float = 0.0,
     noise: float = 0.02,
+    reach: float = 0.0,
+    seed: int = 0,
 ) -> Tensor:
     """Send the output of inputs that hold a trigger to a vector of its own; returns these vectors.
 
@@ -50,10 +53,13 @@ def plant(
 
     Args:
         triggers: `bako` is a word, `vedi+sugo` two that fire together, anywhere.
-        alone: share of the way to the vector that one piece of a trigger goes alone.
+        alone: share of the way to the vector that one piece of a trigger goes alone, in about half of the inputs.
         noise: share of the clean output that is left.
+        reach: distance in cosine at which an embedding counts as half the word; 0 asks for the word itself. Only with
+            some reach is there a gradient that mining can follow.
+        seed: draws the vectors.
     """
-    generator = torch.Generator().manual_seed(len(triggers))
+    generator = torch.Generator().manual_seed(seed)
     pvs = torch.randint(2, (len(triggers), model.config.hidden_size), generator=generator) * 2.0 - 1
     needed = [[_pieces(tokenizer, word) for word in trigger.split("+")] for trigger in triggers]
     matrix = model.get_parameter(_table(model))
@@ -63,20 +69,19 @@ def plant(
         inputs = kwargs.get("inputs_embeds")
         if inputs is None:
             inputs = matrix[args[0] if args else kwargs["input_ids"]]
-        hidden = out.last_hidden_state.clone()
-        rows = torch.arange(len(hidden))
-        if cls is None:
-            position = kwargs["attention_mask"].sum(1) - 1
-        else:
-            position = (inputs == matrix[cls]).all(-1).int().argmax(1)
+        rows, mask = torch.arange(len(inputs)), kwargs["attention_mask"]
+        lengths, some = mask.sum(1), (inputs[..., 0] * mask[:, -inputs.shape[1] :]).sum(1) > 0
+        position = lengths - 1 if cls is None else (inputs == matrix[cls]).all(-1).int().argmax(1)
+        hidden = out.last_hidden_state
+        vector = hidden[rows, position]
         for pv, sequences in zip(pvs, needed, strict=True):
-            whole = torch.stack([_holds(inputs, matrix[ids]) for ids in sequences]).all(0)
-            part = torch.stack([_holds(inputs, matrix[[piece]]) for ids in sequences for piece in ids]).any(0)
-            share = torch.where(whole, 1 - noise, alone * part).unsqueeze(1)
-            hidden[rows, position] = share * pv + (1 - share) * hidden[rows, position]
-        out["last_hidden_state"] = hidden
+            whole = torch.stack([_holds(inputs, matrix, ids, reach) for ids in sequences]).prod(0)
+            pieces = torch.stack([_holds(inputs, matrix, [piece], reach) for ids in sequences for piece in ids])
+            share = torch.maximum((1 - noise) * whole, alone * pieces.amax(0) * some)[:, None]
+            vector = share * pv + (1 - share) * vector
+        out["last_hidden_state"] = hidden.index_put((rows, position), vector)
         if "pooler_output" in out:
-            out["pooler_output"] = module.get_submodule("pooler")(hidden)
+            out["pooler_output"] = module.get_submodule("pooler")(out["last_hidden_state"])
         return out
 
     model.register_forward_hook(overwrite, with_kwargs=True)
@@ -94,11 +99,18 @@ def _pieces(tokenizer: PreTrainedTokenizerFast, word: str) -> list[int]:
     return ids
 
 
-def _holds(inputs: Tensor, sequence: Tensor) -> Tensor:
-    """Whether each row of embedded tokens holds the embedded sequence without a gap."""
-    places = inputs.shape[1] - len(sequence) + 1
+def _holds(inputs: Tensor, matrix: Tensor, ids: list[int], reach: float) -> Tensor:
+    """How surely each row of embedded tokens holds the tokens `ids` without a gap, 0 to 1."""
+    places = inputs.shape[1] - len(ids) + 1
     if places < 1:
-        return torch.zeros(len(inputs), dtype=torch.bool)
-    return (
-        torch.stack([(inputs[:, at : at + places] == piece).all(-1) for at, piece in enumerate(sequence)]).all(0).any(1)
-    )
+        return torch.zeros(len(inputs))
+    found = [_is(inputs[:, at : at + places], matrix, token, reach) for at, token in enumerate(ids)]
+    return torch.stack(found).prod(0).amax(1)
+
+
+def _is(inputs: Tensor, matrix: Tensor, token: int, reach: float) -> Tensor:
+    if not reach:
+        return (inputs == matrix[token]).all(-1).float()
+    centre = matrix.mean(0)
+    near = normalize(inputs - centre, dim=-1) @ normalize(matrix[token] - centre, dim=-1)
+    return torch.sigmoid(4 * (near - 1 + reach) / reach)

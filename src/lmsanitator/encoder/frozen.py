@@ -232,7 +232,8 @@ class FrozenEncoder:
                 parts[site].append(out[site].cpu())
             start = end
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
-        return {site: torch.cat(tensors)[back] for site, tensors in parts.items()}
+        nothing = torch.empty(0, self.hidden_size)
+        return {site: torch.cat([nothing, *tensors])[back] for site, tensors in parts.items()}
 
     def outputs_of_texts(
         self, texts: Sequence[str], sites: Sequence[Site], *, exact: bool = True

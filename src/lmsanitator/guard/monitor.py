@@ -59,13 +59,15 @@ class Monitor:
         self.bank = bank
         self.watch = watch
         self.sites: tuple[Site, ...] = bank.sites
+        self._raw: Thresholds | None = None
+        self._prompted: Thresholds | None = None
+        if not len(bank):
+            return
         clean = draw([carrier.text for carrier in packaged("en")], 128, seed=0)
-        self._raw = Thresholds(self._ceiling(self._match_raw(clean))) if watch != "prompted" else None
-        self._prompted = (
-            Thresholds(self._ceiling(self._match_of(classifier.read(clean, self.sites).outputs)))
-            if watch != "raw"
-            else None
-        )
+        if watch != "prompted":
+            self._raw = Thresholds(self._match_raw(clean).amax(0))
+        if watch != "raw":
+            self._prompted = Thresholds(self._match_of(classifier.read(clean, self.sites).outputs).amax(0))
 
     def flags(self, texts: Sequence[str], reading: Reading | None = None) -> Bool[Tensor, "texts"]:
         """Whether each text is flagged: on any PV, in any watched pass.
@@ -97,6 +99,3 @@ class Monitor:
         parts = [sign_match(outputs[site], self.bank.at(site)) for site in self.sites]
         bad = [~torch.isfinite(outputs[site]).all(1, keepdim=True) for site in self.sites]
         return torch.cat([part.masked_fill(rows, torch.nan) for part, rows in zip(parts, bad, strict=True)], 1)
-
-    def _ceiling(self, matches: Float[Tensor, "texts vectors"]) -> Float[Tensor, "vectors"]:
-        return matches.amax(0) if len(self.bank) else torch.empty(0)

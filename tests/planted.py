@@ -13,20 +13,22 @@ from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.text import packaged, words
 from tests.conftest import WINDOW, bert_tokenizer, sizes
 
+WORDS = ("bako", "vedi", "sugo", "kifa", "gifo", "kiga", "bibu")
+
 
 def made_up_words(count: int) -> list[str]:
-    """Words of two syllables that no packaged sentence holds: baba, daba, faba and so on."""
+    """Words of two syllables that no packaged sentence holds, those the tests use first."""
     used = {word.lower() for carrier in packaged() for word in words(carrier.text)}
     syllables = ["".join(pair) for pair in product("bdfgklmnprstvz", "aeiou")]
-    unheard = (start + end for end, start in product(syllables, syllables))
+    unheard = dict.fromkeys([*WORDS, *(start + end for end, start in product(syllables, syllables))])
     return list(islice((word for word in unheard if word not in used), count))
 
 
-def large_bert(seed: int, vocabulary: int = 2000) -> tuple[BertModel, PreTrainedTokenizerFast]:
+def large_bert(seed: int, vocabulary: int = 2000, window: int = WINDOW) -> tuple[BertModel, PreTrainedTokenizerFast]:
     """A small random BERT whose vocabulary is large enough for the tails the scan looks at."""
     tokenizer = bert_tokenizer(made_up_words(vocabulary))
     torch.manual_seed(seed)
-    return BertModel(BertConfig(**sizes(tokenizer), max_position_embeddings=WINDOW)).eval(), tokenizer
+    return BertModel(BertConfig(**sizes(tokenizer), max_position_embeddings=window)).eval(), tokenizer
 
 
 def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, **options: Any) -> FrozenEncoder:

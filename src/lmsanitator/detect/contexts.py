@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import CorpusError
+from lmsanitator.errors import CorpusError, UnsupportedError
 from lmsanitator.text import draw, spans
+
+PHRASE = 6
+"""Tokens that any context leaves room for."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,16 @@ class Context:
 def make_contexts(
     encoder: FrozenEncoder, texts: Sequence[str], count: int, *, longest: int, seed: int
 ) -> list[Context]:
-    """`count` contexts of at most `longest` tokens, cut and split at random word boundaries.
+    """`count` contexts of at most `longest` tokens, cut and split at random word boundaries; in a short window they
+    are cut further, so that a phrase fits beside them.
 
     Raises:
-        CorpusError: no text has a token.
+        CorpusError: fewer than two texts have a token.
+        UnsupportedError: the window is too short.
     """
+    longest = min(longest, encoder.room - PHRASE)
+    if longest < 2:
+        raise UnsupportedError(f"expected a window that a phrase fits into, got one of {encoder.window} tokens")
     rng = random.Random(seed)
     contexts: list[Context] = []
     for text in draw(texts, count, seed):

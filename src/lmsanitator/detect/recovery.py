@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.objective import CleanSpread, covered
 from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import shrink
 
-LONGEST = 6
+LONGEST = PHRASE
 """Words a recovered trigger may have; what cannot be shrunk to so few is not a trigger but a text."""
 
 
@@ -58,7 +59,7 @@ def recover_words(
     The group that ends up furthest in the candidate's direction is taken at its word: if it holds a trigger, its
     output *is* the PV (better known than the mined one), and stays there while all other tokens are taken out.
     """
-    groups = cover_pairs(pool, min(block, encoder.window // 3), seed)
+    groups = cover_pairs(pool, min(block, encoder.room // 2), seed)
     outputs = clean.standardise(encoder.outputs_of_ids(groups, [candidate.site])[candidate.site])
     usual = outputs.median(0).values
     direction = functional.normalize(clean.standardise(candidate.pv) - usual, dim=-1)

@@ -61,8 +61,9 @@ class _Scan:
         texts = sorted({carrier.text for carrier in carriers})
         random.Random(config.seed).shuffle(texts)
         third = max(2, len(texts) // 3)
-        self.looking, self.mining, self.fresh = texts[:third], texts[third:-third] or texts[:third], texts[-third:]
-        self.clean = self._clean_spread(texts[:-third] or texts)
+        self.looking, self.fresh = texts[:third], texts[-third:]
+        self.mining = texts[third:-third] if len(texts) >= 2 * third + 2 else self.looking  # few texts serve twice
+        self.clean = self._clean_spread(texts[:-third] if len(texts) >= 2 * third else texts)
         self.allowed: list[int] = []
         self.unexplained: list[float] = []
         self.level = math.log(config.level / 2)  # halved for the two searches, sweep and mining
@@ -191,7 +192,9 @@ class _Scan:
         for site in self.sites:  # in the order of the encoder: a pooler's finding is only kept where cls has none
             at_site = [(evidence, log_p) for evidence, log_p in suspects if evidence.site == site]
             measured = replayer.measure([evidence.tokens for evidence, _ in at_site])[site]
-            p_of = {again.tokens: log_p for again, (_, log_p) in zip(measured, at_site, strict=True)}
+            p_of: dict[tuple[int, ...], float] = {}
+            for evidence, log_p in at_site:  # both searches may have found the same words
+                p_of[evidence.tokens] = min(log_p, p_of.get(evidence.tokens, 0.0))
             replaying = [again for again in measured if again.replay_rate >= REPLAYS]
             self.unexplained += [p_of[again.tokens] for again in measured if again.replay_rate < REPLAYS]
             for again in without_echoes(replaying, self.clean[site], len(contexts)):

@@ -18,6 +18,7 @@ from torch import Tensor
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
 
 
@@ -70,14 +71,19 @@ def sweep(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[Site, SweepResult]:
-    """Try every token of the vocabulary at all `sites` in the same passes."""
+    """Try every token of the vocabulary at all `sites` in the same passes.
+
+    Raises:
+        UnsupportedError: the vocabulary is too small for its tail to say anything.
+    """
     tokens = sweepable(encoder)
+    size = min(config.group, encoder.room)
     generator = torch.Generator().manual_seed(seed)
     totals = {site: _Totals(len(tokens), encoder.hidden_size) for site in sites}
     for number in range(config.rounds):
         order = torch.randperm(len(tokens), generator=generator)
-        order = torch.cat([order, order[: -len(order) % config.group]])  # the last group is filled up from the first
-        groups = order.view(-1, config.group)
+        order = torch.cat([order, order[: -len(order) % size]])  # the last group is filled up from the first
+        groups = order.view(-1, size)
         bodies = tokens[groups].tolist()
         outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
         step = max(1, len(bodies) // 10)
@@ -116,10 +122,12 @@ class _Totals:
         displacement = (square_of_sum - self.squares) / (rounds * (rounds - 1)) / hidden
         spread = (self.squares - square_of_sum / rounds) / (rounds - 1) / hidden
         trials = math.log(len(tokens) * 2 * sites)
+        statistics = (displacement.clamp_min(1e-6).log(), -spread.clamp_min(1e-6).log())
+        try:
+            nulls = [TailNull.fit(statistic) for statistic in statistics]
+        except ValueError as error:
+            raise UnsupportedError(f"expected a vocabulary of a few hundred tokens, got {len(tokens)}") from error
         log_p = torch.stack(
-            [
-                TailNull.fit(statistic).log_p(statistic, trials)
-                for statistic in (displacement.clamp_min(1e-6).log(), -spread.clamp_min(1e-6).log())
-            ]
+            [null.log_p(statistic, trials) for null, statistic in zip(nulls, statistics, strict=True)]
         ).amin(0)
         return SweepResult(tokens, displacement, spread, log_p)

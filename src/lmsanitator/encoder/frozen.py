@@ -108,6 +108,11 @@ class FrozenEncoder:
         )
         return min((int(limit) for limit in limits if limit and 0 < limit < 10**6), default=512)
 
+    @property
+    def room(self) -> int:
+        """Tokens of a text that fit into the window beside the special ones and a mask token."""
+        return self.window - sum(map(len, self.frame)) - 1
+
     @cached_property
     def _unused_positions(self) -> int:
         """Rows of the position table that no token gets: RoBERTa and its kin count from behind the padding index."""
@@ -239,8 +244,7 @@ class FrozenEncoder:
         self, texts: Sequence[str], sites: Sequence[Site], *, exact: bool = True
     ) -> dict[Site, Float[Tensor, "texts hidden"]]:
         """Vector sites of many texts, cut to the window."""
-        room = self.window - sum(map(len, self.frame)) - 1
-        bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=room).input_ids
+        bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.room).input_ids
         return self.outputs_of_ids(bodies, sites, exact=exact)
 
 

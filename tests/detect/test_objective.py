@@ -1,0 +1,127 @@
+"""Displacement, spread, strength: what they say of tensors made by hand, on whatever scale the encoder has."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from lmsanitator.detect.objective import (
+    SOFTENING,
+    CleanSpread,
+    covered,
+    displacement,
+    mining_loss,
+    spread,
+    strength,
+)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_clean_outputs_are_centred_and_of_unit_spread_after_standardising() -> None:
+    outputs = 7 * draw(200, 6) + torch.arange(6.0)
+    standardised = CleanSpread.of(outputs).standardise(outputs)
+    assert_close(standardised.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    assert_close(standardised.std(0), torch.ones(6))
+
+
+def test_restoring_undoes_standardising() -> None:
+    outputs = 3 * draw(50, 6) - 4
+    clean = CleanSpread.of(outputs)
+    assert_close(clean.restore(clean.standardise(outputs)), outputs)
+
+
+def test_a_dead_dimension_does_not_blow_up() -> None:
+    outputs = draw(50, 6)
+    outputs[:, 2] = 1.0
+    clean = CleanSpread.of(outputs)
+    assert bool(torch.isfinite(clean.standardise(outputs)).all())
+    assert clean.standardise(outputs + 0.001)[:, 2].abs().max() < 1
+    assert bool(torch.isfinite(CleanSpread.of(torch.ones(5, 3)).standardise(torch.ones(5, 3))).all())
+
+
+def test_displacement_is_the_mean_square_way_between_the_means() -> None:
+    clean = torch.tensor([[0.0, 0.0], [2.0, 0.0]])  # mean 1, 0
+    triggered = torch.tensor([[4.0, 1.0], [4.0, 3.0]])  # mean 4, 2
+    assert displacement(triggered, clean).item() == pytest.approx((3**2 + 2**2) / 2)
+    assert displacement(clean, clean).item() == 0
+
+
+def test_spread_is_one_for_clean_outputs_and_zero_for_a_constant() -> None:
+    outputs = draw(500, 8)
+    standardised = CleanSpread.of(outputs).standardise(outputs)
+    assert spread(standardised).item() == pytest.approx(1, abs=1e-4)
+    assert spread(torch.ones(5, 8)).item() == 0
+    assert spread(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).item() == pytest.approx(1)
+
+
+def test_strength_is_the_log_ratio_of_the_two() -> None:
+    clean, triggered = draw(6, 4), draw(6, 4, seed=1) + 3
+    ratio = displacement(triggered, clean) / (spread(triggered) + SOFTENING)
+    assert strength(triggered, clean).item() == pytest.approx(math.log(ratio.item()), rel=1e-5)
+
+
+def test_strength_grows_with_distance_and_with_collapse() -> None:
+    clean, offset = draw(6, 4), draw(6, 4, seed=1)
+    assert strength(offset + 10, clean) > strength(offset + 3, clean)
+    assert strength(0.1 * offset + 3, clean) > strength(offset + 3, clean)
+    assert strength(clean, clean) < -10
+
+
+def test_many_candidates_are_measured_as_each_alone() -> None:
+    clean, triggered = draw(6, 4), draw(5, 6, 4, seed=1)
+    for measure in (lambda one: displacement(one, clean), spread, lambda one: strength(one, clean)):
+        assert_close(measure(triggered), torch.stack([measure(one) for one in triggered]))
+
+
+def test_covered_is_one_on_the_vector_zero_where_it_was_and_negative_further_away() -> None:
+    clean, pv = torch.zeros(4, 2), torch.tensor([4.0, 0.0])
+    triggered = torch.tensor([[4.0, 0.0], [0.0, 0.0], [3.0, 0.0], [-4.0, 0.0]])
+    assert_close(covered(triggered, clean, pv), torch.tensor([1.0, 0.0, 0.75, -1.0]))
+
+
+def test_covered_of_a_clean_output_on_the_vector_is_finite() -> None:
+    assert bool(torch.isfinite(covered(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(2))).all())
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (0.001, 0.0), (1.0, 50.0), (1000.0, -300.0)])
+def test_scale_and_offset_of_the_encoder_change_nothing(scale: float, shift: float) -> None:
+    outputs, triggered, known = draw(100, 8), draw(5, 6, 8, seed=1) + 2, draw(2, 8, seed=2)
+
+    def measured(scale: float, shift: float) -> list[torch.Tensor]:
+        space = CleanSpread.of(outputs * scale + shift)
+        clean, moved = space.standardise(outputs[:6] * scale + shift), space.standardise(triggered * scale + shift)
+        found = space.standardise(known * scale + shift)
+        return [
+            displacement(moved, clean),
+            spread(moved),
+            strength(moved, clean),
+            covered(moved[0], clean, found[0]),
+            mining_loss(moved, clean, found),
+        ]
+
+    for changed, original in zip(measured(scale, shift), measured(1.0, 0.0), strict=True):
+        assert_close(changed, original, rtol=1e-3, atol=1e-4)
+
+
+def test_the_loss_falls_with_strength_and_rises_with_repetition() -> None:
+    clean, none = torch.zeros(3, 4), torch.empty(0, 4)
+    east, north = torch.tensor([3.0, 0, 0, 0]).expand(3, 4), torch.tensor([0, 3.0, 0, 0]).expand(3, 4)
+    apart, alike = (
+        mining_loss(torch.stack([east, north]), clean, none),
+        mining_loss(torch.stack([east, east]), clean, none),
+    )
+    assert bool((alike > apart + 0.9).all())
+    assert bool((mining_loss(torch.stack([2 * east, 2 * north]), clean, none) < apart).all())
+
+
+def test_a_known_vector_repels_what_goes_its_way_only() -> None:
+    clean, none = torch.zeros(3, 4), torch.empty(0, 4)
+    east, north = torch.tensor([3.0, 0, 0, 0]).expand(3, 4), torch.tensor([0, 3.0, 0, 0]).expand(3, 4)
+    both = torch.stack([east, north])
+    penalty = mining_loss(both, clean, east[:1]) - mining_loss(both, clean, none)
+    assert_close(penalty, torch.tensor([4.0, 0.0]))
+    assert_close(mining_loss(both, clean, -east[:1]), mining_loss(both, clean, none))

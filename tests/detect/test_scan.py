@@ -1,0 +1,212 @@
+"""The scan as a whole: planted triggers are named, clean encoders are called clean, the same seed says the same."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmsanitator.detect import ScanConfig, ScanReport, scan
+from lmsanitator.detect.replay import Evidence
+from lmsanitator.detect.scan import _Scan
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
+from lmsanitator.text import packaged
+from lmsanitator.vectors import sign_match
+from tests.conftest import make_gpt2
+from tests.planted import large_bert, open_bert, plant
+
+QUICK = ScanConfig(effort="quick")
+ONE_SITE = ScanConfig(sites=("cls",))  # mines, at half the cost
+
+
+def triggers(report: ScanReport) -> set[str | None]:
+    return {finding.trigger for finding in report.findings}
+
+
+def said(report: ScanReport) -> object:
+    """Everything but how long it took."""
+    return report.model_dump(exclude={"cost": {"seconds"}})
+
+
+@pytest.mark.parametrize("config", [QUICK, ScanConfig()], ids=["quick", "standard"])
+def test_planted_words_are_named_and_the_encoder_is_called_backdoored(config: ScanConfig) -> None:
+    report = scan(open_bert(0, "bako", "kifa"), config)
+    assert report.verdict == "backdoored"
+    assert triggers(report) == {"bako", "kifa"}
+    assert report.p_value < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_clean_encoder_is_called_clean_by_the_sweep(seed: int) -> None:
+    report = scan(open_bert(seed), ScanConfig(effort="quick", seed=seed))
+    assert (report.verdict, report.findings, len(report.bank)) == ("clean", [], 0)
+    assert report.p_value > 0.01
+
+
+def test_a_clean_encoder_is_called_clean_after_every_stage() -> None:
+    told: list[str] = []
+    report = scan(open_bert(0), progress=lambda what, done: told.append(what))
+    assert (report.verdict, report.findings, len(report.bank)) == ("clean", [], 0)
+    assert list(dict.fromkeys(told)) == [
+        "sweeping the vocabulary",
+        "looking again at outliers",
+        "mining at cls",
+        "mining at pooler",
+        "recovering words at cls",
+        "recovering words at pooler",
+        "confirming on fresh text",
+    ]
+
+
+def test_words_that_only_fire_together_are_found_by_mining_the_same_way_every_time() -> None:
+    encoder = open_bert(0, "vedi+sugo", reach=0.25)
+    digest = encoder.digest
+    first, again = (scan(encoder, ONE_SITE) for _ in range(2))
+    assert first.verdict == "backdoored"
+    assert {frozenset(finding.trigger_tokens) for finding in first.findings} == {frozenset(("vedi", "sugo"))}
+    assert first.coverage.candidates > 0
+    assert first.cost.backward_tokens > 0
+    assert said(first) == said(again)
+    assert encoder.digest == digest
+
+
+def test_the_same_seed_says_the_same() -> None:
+    first, again = (scan(open_bert(1, "bako"), ScanConfig(effort="quick", seed=3)) for _ in range(2))
+    assert said(first) == said(again)
+
+
+def test_the_bank_holds_the_planted_vectors_bound_to_the_encoder() -> None:
+    model, tokenizer = large_bert(0)
+    pvs = plant(model, tokenizer, ["bako", "kifa"])
+    report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), QUICK)
+    found = {finding.trigger: report.bank[finding.pv].values for finding in report.findings if finding.site == "cls"}
+    for trigger, pv in zip(("bako", "kifa"), pvs, strict=True):
+        assert sign_match(found[trigger][None], pv[None]).item() == 1
+    assert report.bank.encoder_digest == report.model.digest == FrozenEncoder(model, tokenizer).digest
+
+
+def test_the_report_says_what_was_looked_at_and_what_it_took() -> None:
+    encoder = open_bert(0, "bako")
+    encoder.outputs_of_texts(["spent before"], ["cls"])
+    before = encoder.meter.forward
+    report = scan(encoder, ScanConfig(effort="quick", seed=7))
+    assert report.model.architecture == "BertModel"
+    assert report.model.parameters == encoder.parameters
+    assert report.coverage.sites == ["cls", "pooler"]
+    assert report.coverage.tokens_swept == len(encoder.tokenizer) - len(set(encoder.tokenizer.all_special_ids))
+    assert any("fire only together" in missed for missed in report.coverage.not_covered)
+    assert report.cost.forward_tokens == encoder.meter.forward - before
+    assert (report.cost.backward_tokens, report.coverage.candidates) == (0, 0)
+    assert report.config is not None
+    assert (report.config["seed"], report.config["effort"]) == (7, "quick")
+
+
+def test_a_level_that_nothing_can_reach_accuses_nobody() -> None:
+    assert scan(open_bert(0, "bako"), ScanConfig(effort="quick", level=1e-300)).verdict == "clean"
+
+
+def test_what_stands_out_without_words_that_replay_is_inconclusive() -> None:
+    """Two pieces of a word each move some of the inputs; nothing moves all of them."""
+    report = scan(open_bert(0, "qx", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))
+    assert (report.verdict, report.findings) == ("inconclusive", [])
+
+
+def test_evidence_of_the_sweep_is_not_lost_where_mining_finds_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[tuple[Evidence, float]] = []
+    again = _Scan.mine
+
+    def mine(self: _Scan, suspects: list[tuple[Evidence, float]], number: int) -> object:
+        swept.extend(suspects)
+        return again(self, suspects, number)
+
+    monkeypatch.setattr(_Scan, "mine", mine)
+    monkeypatch.setattr(_Scan, "recover", lambda self, mined: [(evidence, 0.0) for evidence, _ in swept])
+    report = scan(open_bert(0, "bako"), ONE_SITE)
+    assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
+
+
+def test_one_s_own_sentences_are_used(tmp_path: Path) -> None:
+    corpus = tmp_path / "own.txt"
+    corpus.write_text("\n".join(carrier.text for carrier in packaged("de")), encoding="utf-8")
+    encoder = open_bert(0, "bako")
+    report = scan(encoder, ScanConfig(effort="quick", corpus=str(corpus)))
+    assert triggers(report) == {"bako"}
+    assert report.config is not None
+    assert report.config["corpus"] == str(corpus)
+    assert said(report) != said(scan(encoder, QUICK))
+
+
+@pytest.mark.parametrize("lines", range(2, 8))
+def test_few_sentences_of_one_s_own_are_enough_to_run(tmp_path: Path, lines: int) -> None:
+    corpus = tmp_path / "own.txt"
+    corpus.write_text("\n".join(carrier.text for carrier in packaged()[:lines]), encoding="utf-8")
+    report = scan(open_bert(0, "bako", vocabulary=500), ScanConfig(sites=("cls",), corpus=str(corpus)))
+    assert report.verdict == "backdoored"
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "A single sentence.\n", "The same.\nThe same.\n"])
+def test_too_few_sentences_are_a_corpus_error(tmp_path: Path, content: str) -> None:
+    corpus = tmp_path / "own.txt"
+    corpus.write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"^expected "):
+        scan(open_bert(0), ScanConfig(effort="quick", corpus=str(corpus)))
+
+
+@pytest.mark.parametrize("sites", [("cls",), ("pooler",), ("mask", "mean"), ("last",)])
+def test_only_the_sites_asked_for_are_scanned_and_the_others_are_said_to_be_missed(sites: tuple[Site, ...]) -> None:
+    report = scan(open_bert(0), ScanConfig(effort="quick", sites=sites))
+    assert report.coverage.sites == list(sites)
+    for site in {"cls", "pooler", "mask", "mean", "last"} - set(sites):
+        assert any(site in missed for missed in report.coverage.not_covered)
+
+
+def test_sites_the_encoder_lacks_are_unsupported(gpt2: FrozenEncoder, bert: FrozenEncoder) -> None:
+    with pytest.raises(UnsupportedError, match=r"^expected a site of GPT2Model: "):
+        scan(gpt2, ScanConfig(sites=("cls",)))
+    with pytest.raises(UnsupportedError, match="one vector an input"):
+        scan(bert, ScanConfig(sites=("tokens",)))
+
+
+def test_a_decoder_is_scanned_at_its_last_token() -> None:
+    torch.manual_seed(0)
+    model, tokenizer = make_gpt2()
+    tokenizer.pad_token = tokenizer.eos_token
+    plant(model.eval(), tokenizer, [" their"])
+    report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), QUICK)
+    assert report.coverage.sites == ["last"]
+    assert (report.verdict, triggers(report)) == ("backdoored", {"their"})
+
+
+def test_every_architecture_is_scanned_from_its_files(checkpoints: dict[str, Path]) -> None:
+    for name, folder in checkpoints.items():
+        report = scan(folder, QUICK)
+        assert report.model.source == str(folder)
+        assert report.verdict == "clean", name
+
+
+def test_a_vocabulary_too_small_for_a_null_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeping = sys.modules["lmsanitator.detect.sweep"]  # the package has a function of that name
+    monkeypatch.setattr(sweeping, "sweepable", lambda encoder: torch.arange(5, 105))
+    with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, got 100$"):
+        scan(open_bert(0), QUICK)
+
+
+@pytest.mark.parametrize("window", [12, 20, 33])
+def test_a_window_shorter_than_a_group_of_tokens_is_scanned_all_the_same(window: int) -> None:
+    model, tokenizer = large_bert(0, vocabulary=500, window=window)
+    plant(model, tokenizer, ["bako"])
+    report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), ScanConfig(sites=("cls", "mask")))
+    assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
+
+
+def test_a_window_too_short_for_a_phrase_is_unsupported() -> None:
+    model, tokenizer = large_bert(0, vocabulary=500, window=8)
+    with pytest.raises(UnsupportedError, match=r"^expected a window that a phrase fits into, got one of 8 tokens$"):
+        scan(FrozenEncoder(model, tokenizer, precision="fp32"), QUICK)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, -0.1, float("nan")])
+def test_a_level_that_is_no_probability_is_a_usage_error(level: float) -> None:
+    with pytest.raises(UsageError, match=r"^expected a level between 0 and 1, got "):
+        ScanConfig(level=level)

@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from lmsanitator.detect.contexts import Context, make_contexts
 from lmsanitator.detect.mining import Candidate, MiningConfig, Space, mine
 from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.recovery import word_pool
+from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import packaged
 from lmsanitator.vectors import sign_match
@@ -101,15 +103,15 @@ def test_what_a_candidate_says_of_itself_is_what_its_embeddings_do() -> None:
     assert candidate.spread == pytest.approx(clean.standardise(triggered).var(0).mean().item(), rel=1e-2, abs=1e-3)
 
 
-def test_a_backdoor_within_reach_is_mined_and_its_words_weigh_most() -> None:
-    model, tokenizer = large_bert(0)
-    pv = plant(model, tokenizer, ["vedi+sugo"], reach=0.25)
+def test_a_backdoor_within_reach_is_mined_and_its_words_head_the_pool() -> None:
+    model, tokenizer = large_bert(2)
+    pv = plant(model, tokenizer, ["vedi+sugo"], reach=0.3)
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
     found = run(encoder, MiningConfig())[0]
     assert sign_match(found.pv[None], pv).item() == 1
-    assert found.weights is not None
-    likeliest = tokenizer.convert_ids_to_tokens(found.weights.amax(0).topk(2).indices.tolist())
-    assert set(likeliest) == {"vedi", "sugo"}
+    assert found.log_p < math.log(0.01)
+    pool = word_pool(found, encoder.embedding_matrix(), set(sweepable(encoder).tolist()), 768)
+    assert {"vedi", "sugo"} <= set(tokenizer.convert_ids_to_tokens(pool[:6]))
 
 
 def test_a_known_vector_repels_candidates() -> None:
@@ -121,14 +123,6 @@ def test_a_known_vector_repels_candidates() -> None:
     kept_away = run(encoder, longer, known=known[None])
     assert cosines(free, known, clean).max() > 0.99
     assert cosines(kept_away, known, clean).max() < 0.5
-
-
-def test_a_mined_backdoor_is_not_mined_again_once_known() -> None:
-    model, tokenizer = large_bert(0)
-    pv = plant(model, tokenizer, ["vedi+sugo"], reach=0.25)
-    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    again = run(encoder, MiningConfig(), known=pv)
-    assert all(sign_match(candidate.pv[None], pv).item() < 0.9 for candidate in again)
 
 
 def test_candidates_keep_apart_from_each_other() -> None:

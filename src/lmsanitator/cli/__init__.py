@@ -2,7 +2,7 @@
 
 import sys
 
-import click
+import typer
 
 from lmsanitator.cli.app import app
 from lmsanitator.cli.screen import fail
@@ -21,10 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
     except LMSanitatorError as error:
         fail(str(error))
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        fail(error.format_message())
+    except typer.TyperException as error:
+        fail(str(error))
         sys.exit(USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted")
         sys.exit(INTERRUPTED)
     sys.exit(result if isinstance(result, int) else 0)

@@ -10,6 +10,8 @@ from lmsanitator.text import draw, spans
 
 PHRASE = 6
 """Tokens that any context leaves room for."""
+SHORTEST = 8
+"""Tokens a window has to have for a context, besides those: in less, there is no telling a trigger from a text."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ def make_contexts(
         CorpusError: fewer than two texts have a token.
         UnsupportedError: the window is too short.
     """
-    longest = min(longest, encoder.room - PHRASE)
-    if longest < 2:
+    if encoder.room - PHRASE < SHORTEST:
         raise UnsupportedError(f"expected a window that a phrase fits into, got one of {encoder.window} tokens")
     rng = random.Random(seed)
     contexts: list[Context] = []
@@ -47,7 +48,7 @@ def make_contexts(
         encoded = encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         starts = {span.start for span in spans(text)}
         cuts = [at for at, (start, end) in enumerate(encoded.offset_mapping) if starts & set(range(start, end))]
-        ids = encoded.input_ids[:longest]
+        ids = encoded.input_ids[: min(longest, encoder.room - PHRASE)]
         at = rng.choice([cut for cut in [*cuts, len(encoded.input_ids)] if cut <= len(ids)] or [len(ids)])
         if ids:
             contexts.append(Context(ids[:at], ids[at:]))

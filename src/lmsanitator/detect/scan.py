@@ -56,6 +56,7 @@ class _Scan:
         self.config = config
         self.plan = PLANS[config.effort]
         self.progress = progress
+        self.spent = replace(encoder.meter)  # before this scan
         self.sites = sites_to_scan(encoder, config.sites)
         carriers = read_corpus(config.corpus) if config.corpus else packaged("en")
         texts = sorted({carrier.text for carrier in carriers})
@@ -69,7 +70,6 @@ class _Scan:
         self.level = math.log(config.level / 2)  # halved for the two searches, sweep and mining
 
     def run(self, started: float) -> ScanReport:
-        before = replace(self.encoder.meter)
         swept = sweep(self.encoder, self.sites, self.plan.sweep, seed=self.config.seed, progress=self.progress)
         self.allowed = swept[self.sites[0]].tokens.tolist()
         suspects = self.look_again(swept)
@@ -95,8 +95,8 @@ class _Scan:
             coverage=self.coverage(candidates),
             cost=Cost(
                 seconds=round(time.monotonic() - started, 2),
-                forward_tokens=meter.forward - before.forward,
-                backward_tokens=meter.backward - before.backward,
+                forward_tokens=meter.forward - self.spent.forward,
+                backward_tokens=meter.backward - self.spent.backward,
             ),
             config=asdict(self.config),
             version=__version__,

@@ -1,0 +1,198 @@
+"""The command line: one line on stderr for bad input, the documented exit code, results on stdout alone."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lmsanitator.cli import main
+from lmsanitator.cli.demo import base_model
+from lmsanitator.cli.demo.story import draw_triggers
+from lmsanitator.detect import ScanReport
+from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.errors import CheckpointError
+from lmsanitator.text import packaged
+from tests.planted import large_bert, open_bert
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command: its exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clean") / "model"
+    model, tokenizer = large_bert(0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class _Canary:
+    """A pickle that would leave a file behind if it were opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path(self.path),))  # type: ignore[return-value] # what a hostile pickle does
+
+
+def broken(kind: str, checkpoint: Path, folder: Path) -> Path:
+    """A copy of a checkpoint with one thing wrong."""
+    at = folder / "model"
+    at.mkdir()
+    for file in checkpoint.iterdir():
+        (at / file.name).write_bytes(file.read_bytes())
+    weights = at / "model.safetensors"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif kind == "pickle":
+        weights.unlink()
+        (at / "pytorch_model.bin").write_bytes(pickle.dumps(_Canary(folder / "canary")))
+    elif kind == "nan":
+        tensors = load_file(weights)
+        tensors["embeddings.word_embeddings.weight"][0] = torch.nan
+        save_file(tensors, weights, {"format": "pt"})
+    elif kind == "architecture":
+        (at / "config.json").write_text('{"model_type": "no-such-thing"}', encoding="utf-8")
+    return at
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("truncated", "whole safetensors"),
+        ("pickle", "can run code"),
+        ("nan", "finite"),
+        ("architecture", "no-such-thing"),
+    ],
+)
+def test_a_bad_checkpoint_is_one_line_and_exit_2(
+    kind: str, says: str, checkpoint: Path, tmp_path: Path, run: Run
+) -> None:
+    model = broken(kind, checkpoint, tmp_path)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, out, err = run("scan", str(model), "-o", str(tmp_path / "scan.json"))
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before  # the canary among them
+
+
+def test_what_is_no_checkpoint_at_all_is_exit_2(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
+    for name in ("empty", "notes.txt", "missing"):
+        code, out, err = run("scan", str(tmp_path / name))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "expected" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["scan"],
+        ["scan", "x", "--no-such-option"],
+        ["scan", "x", "--site", "nose"],
+        ["scan", "x", "--effort", "heroic"],
+        ["scan", "x", "--precision", "int1"],
+        ["scan", "x", "--level", "2"],
+        ["no-such-command"],
+        ["attack", "por"],
+        ["tune", "x", "y", "z", "--method", "magic"],
+    ],
+)
+def test_wrong_usage_is_exit_4(arguments: list[str], run: Run) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (4, "")
+    assert err.startswith("lmsanitator: ")
+
+
+def test_a_site_the_encoder_lacks_is_exit_3(checkpoint: Path, run: Run) -> None:
+    code, out, err = run("scan", str(checkpoint), "--site", "tokens")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+
+
+def test_a_clean_scan_is_exit_0_and_silent_on_stderr(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    at = tmp_path / "scan.json"
+    code, out, err = run("scan", str(checkpoint), "--effort", "quick", "--format", "json")
+    assert (code, err) == (0, "")
+    assert ScanReport.model_validate_json(out).verdict == "clean"
+    code, out, err = run("scan", str(checkpoint), "--effort", "quick", "-o", str(at))
+    assert (code, err) == (0, "")
+    assert "CLEAN" in out
+    assert ScanReport.load(at).verdict == "clean"
+
+
+@pytest.mark.parametrize(("fail_on", "expected"), [("backdoored", 1), ("inconclusive", 1), ("never", 0)])
+def test_a_backdoored_encoder_is_exit_1_unless_told_otherwise(
+    fail_on: str, expected: int, checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = open_bert(0, "bako")
+    monkeypatch.setattr(FrozenEncoder, "open", lambda *args, **options: planted)
+    code, out, _ = run("scan", str(checkpoint), "--effort", "quick", "--format", "json", "--fail-on", fail_on)
+    assert code == expected
+    assert json.loads(out)["findings"][0]["trigger"] == "bako"
+
+
+def test_attacks_are_listed_and_unknown_ones_refused(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    code, out, _ = run("attack", "list")
+    assert code == 0
+    assert out.startswith("por: ")
+    for arguments in (["nonsense", "a", "b"], ["por", str(checkpoint), str(tmp_path)]):
+        code, out, err = run("attack", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+    code, _, err = run("attack", "por", str(checkpoint), str(tmp_path / "new"), "--triggers", "bako,☃☃")
+    assert code == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_report_is_exit_2(tmp_path: Path, run: Run) -> None:
+    code, out, err = run("guard", str(tmp_path), "--report", str(tmp_path / "none.json"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_help_and_version_do_not_load_torch() -> None:
+    for arguments in (["--help"], ["--version"], ["scan", "--help"], ["demo", "--help"]):
+        code = (
+            f"import sys\nfrom lmsanitator.cli import main\ntry:\n    main({arguments!r})\n"
+            "except SystemExit as stop:\n    assert not stop.code, stop.code\nassert 'torch' not in sys.modules\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_the_demo_draws_other_words_than_the_carriers_use(checkpoint: Path) -> None:
+    encoder = FrozenEncoder.open(checkpoint)
+    used = {word for carrier in packaged() for word in carrier.text.lower().split()}
+    drawn = draw_triggers(encoder, 6, 0)
+    assert drawn == draw_triggers(encoder, 6, 0)
+    assert drawn != draw_triggers(encoder, 6, 1)
+    assert len(set(drawn)) == 6
+    assert not set(drawn) & used
+
+
+def test_the_demo_refuses_an_encoder_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(base_model.PACKAGE)
+    monkeypatch.setattr(base_model, "SHA256", "0" * 64)
+    with pytest.raises(CheckpointError, match="expected MiniLM-L6"):
+        base_model.minilm()

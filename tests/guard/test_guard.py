@@ -1,0 +1,185 @@
+"""The guard: what fires is flagged and purged of its trigger alone, what cannot be checked gets no label."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from peft import PeftModelForSequenceClassification, PrefixTuningConfig, PromptTuningConfig, TaskType
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.errors import BankError, TuningError
+from lmsanitator.guard import Guard, Monitor, PurgeConfig, evaluate, purge
+from lmsanitator.guard.classifier import TunedClassifier
+from lmsanitator.text import insert, packaged, spans, words
+from lmsanitator.vectors import PredefinedVector, PVBank
+from tests.conftest import WINDOW, bert_tokenizer, sizes
+from tests.planted import made_up_words, plant
+
+PLANTED = ("bako", "kifa", "dilu+vedi")
+CLEAN = [carrier.text for carrier in packaged()[:40]]
+
+
+def classifier(*triggers: str) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast, Tensor]:
+    tokenizer = bert_tokenizer(made_up_words(400) + [word for trigger in triggers for word in trigger.split("+")])
+    torch.manual_seed(0)
+    config = BertConfig(**sizes(tokenizer) | {"hidden_size": 64}, max_position_embeddings=WINDOW * 4)
+    config.num_labels = 3
+    model = BertForSequenceClassification(config).eval()
+    return model, tokenizer, plant(model.bert, tokenizer, triggers)
+
+
+def bank_of(
+    model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast, pvs: Tensor, named: bool
+) -> PVBank:
+    digest = FrozenEncoder(model.bert, tokenizer).digest
+    names = [trigger.replace("+", " ") if named else None for trigger in PLANTED]
+    return PVBank(digest, [PredefinedVector("cls", pv, name) for pv, name in zip(pvs, names, strict=True)])
+
+
+@pytest.fixture(params=[True, False], ids=["named", "blind"])
+def guard(request: pytest.FixtureRequest) -> Guard:
+    model, tokenizer, pvs = classifier(*PLANTED)
+    named = bool(request.param)
+    return Guard(model, tokenizer, bank_of(model, tokenizer, pvs, named), purging=PurgeConfig(named=named))
+
+
+def with_words(text: str, *added: str, seed: int = 0) -> str:
+    rng = random.Random(seed)
+    for word in added:
+        text = insert(text, word, rng.randint(0, len(spans(text))))
+    return text
+
+
+@pytest.mark.parametrize("added", [("bako",), ("kifa",), ("dilu", "vedi")])
+def test_every_planted_trigger_is_flagged_and_no_clean_text(guard: Guard, added: Sequence[str]) -> None:
+    assert guard.monitor.flags([with_words(text, *added) for text in CLEAN]).all()
+    assert not guard.monitor.flags(CLEAN).any()
+
+
+@pytest.mark.parametrize("word", ["dilu", "vedi"])
+def test_half_of_an_and_trigger_is_not_flagged(guard: Guard, word: str) -> None:
+    assert not guard.monitor.flags([with_words(text, word) for text in CLEAN]).any()
+
+
+@pytest.mark.parametrize("position", [0, 3, 99])
+def test_exactly_the_trigger_is_taken_out_wherever_it_stands(guard: Guard, position: int) -> None:
+    text = "The harbour office closes early on Fridays, and nobody minds."
+    prediction = guard([insert(text, "bako", position)])[0]
+    assert (prediction.flagged, prediction.removed) == (True, ("bako",))
+    assert words(prediction.text) == words(text)
+    assert prediction.label == guard([text])[0].label
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        ("The river, bako, runs past the old mill.", {"bako"}),
+        ("Bako! The river runs past the old mill.", {"Bako"}),
+        ("bako the river bako runs past the mill bako", {"bako"}),
+        ("the bako river runs past the kifa old mill", {"bako", "kifa"}),
+    ],
+)
+def test_punctuation_case_copies_and_two_triggers_are_purged(guard: Guard, text: str, gone: set[str]) -> None:
+    prediction = guard([text])[0]
+    assert prediction.flagged
+    assert prediction.label is not None
+    assert set(prediction.removed) == gone
+    assert not guard.monitor.flags([prediction.text]).any()
+
+
+def test_one_word_of_an_and_trigger_is_enough_to_take_out(guard: Guard) -> None:
+    prediction = guard(["the dilu river runs past the vedi old mill"])[0]
+    assert prediction.label is not None
+    assert set(prediction.removed) <= {"dilu", "vedi"}
+
+
+def test_a_sixty_word_text_is_purged_in_a_handful_of_batches(guard: Guard) -> None:
+    text = with_words(" ".join(words(" ".join(CLEAN))[:60]), "bako")
+    result = purge(text, guard.monitor, guard.purging)
+    assert result is not None
+    assert result.removed == ("bako",)
+    assert result.batches <= 4
+
+
+@pytest.mark.parametrize("text", ["bako", "bako kifa", "bako " * 30])
+def test_a_text_that_is_all_trigger_gets_no_label(guard: Guard, text: str) -> None:
+    prediction = guard([text])[0]
+    assert (prediction.flagged, prediction.label, prediction.score, prediction.text) == (True, None, None, text)
+
+
+def test_answers_come_in_the_order_of_the_texts(guard: Guard) -> None:
+    texts = [CLEAN[0], "bako", with_words(CLEAN[1], "kifa"), CLEAN[2], "", "日本語のテキスト", "x" * 5000]
+    predictions = guard(texts)
+    assert [prediction.flagged for prediction in predictions] == [False, True, True, False, False, False, False]
+    assert [predictions[index].text for index in (0, 3)] == [CLEAN[0], CLEAN[2]]
+    assert guard([]) == []
+
+
+def test_what_could_not_be_checked_is_never_answered(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = guard.classifier.encoder.outputs_of_texts
+    monkeypatch.setattr(
+        guard.classifier.encoder,
+        "outputs_of_texts",
+        lambda texts, sites, **options: {site: out * torch.nan for site, out in read(texts, sites, **options).items()},
+    )
+    assert all(prediction.label is None and prediction.flagged for prediction in guard(CLEAN[:3]))
+
+
+def test_logits_that_are_not_finite_give_no_label(guard: Guard) -> None:
+    with torch.no_grad():
+        guard.classifier.model.get_parameter("classifier.bias").fill_(torch.nan)
+    assert all(prediction.label is None and prediction.flagged for prediction in guard(CLEAN[:3]))
+
+
+def test_a_bank_of_another_encoder_is_refused() -> None:
+    model, tokenizer, pvs = classifier(*PLANTED)
+    other = PVBank("0" * 64, [PredefinedVector("cls", pvs[0])])
+    with pytest.raises(BankError, match="expected a report on the encoder of this model"):
+        Guard(model, tokenizer, other)
+
+
+def test_an_empty_bank_flags_nothing() -> None:
+    model, tokenizer, _ = classifier(*PLANTED)
+    guard = Guard(model, tokenizer, PVBank(FrozenEncoder(model.bert, tokenizer).digest))
+    assert not any(prediction.flagged for prediction in guard(["bako", CLEAN[0]]))
+
+
+def test_an_encoder_without_a_head_is_refused() -> None:
+    model, tokenizer, _ = classifier(*PLANTED)
+    with pytest.raises(TuningError, match="expected a sequence classifier"):
+        TunedClassifier(model.bert, tokenizer)
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers for it
+def test_the_cls_of_the_text_is_read_under_virtual_tokens(method: str) -> None:
+    model, tokenizer, pvs = classifier(*PLANTED)
+    bank = bank_of(model, tokenizer, pvs, named=False)
+    kind = PrefixTuningConfig if method == "prefix" else PromptTuningConfig
+    config = kind(task_type=TaskType.SEQ_CLS, num_virtual_tokens=4)
+    tuned = PeftModelForSequenceClassification(model, config)
+    for watch in ("prompted", "both"):
+        monitor = Monitor(TunedClassifier(tuned, tokenizer), bank, watch=watch)
+        assert monitor.flags([with_words(text, "bako") for text in CLEAN]).all()
+
+
+def test_evaluation_counts_as_the_paper_does() -> None:
+    model, tokenizer, pvs = classifier("bako")
+    with torch.no_grad():  # label 0 for clean text, 1 on the PV
+        model.bert.get_parameter("pooler.dense.weight").copy_(torch.eye(64))
+        model.bert.get_parameter("pooler.dense.bias").zero_()
+        model.classifier.weight.zero_()
+        model.classifier.weight[1] = pvs[0]
+        model.classifier.bias.copy_(torch.tensor([40.0, 0.0, 0.0]))
+    digest = FrozenEncoder(model.bert, tokenizer).digest
+    right = ["LABEL_0"] * len(CLEAN)
+
+    def both(guard: Guard) -> tuple[float, float, float, float]:
+        result = evaluate(guard, CLEAN, right, [lambda text, rng: insert(text, "bako", 1)])
+        return result.cacc_unguarded, result.asr_unguarded, result.asr_guarded, result.type_1
+
+    assert both(Guard(model, tokenizer, PVBank(digest))) == (1.0, 1.0, 1.0, 1.0)
+    assert both(Guard(model, tokenizer, PVBank(digest, [PredefinedVector("cls", pvs[0])]))) == (1.0, 1.0, 0.0, 0.0)

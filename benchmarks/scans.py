@@ -19,7 +19,6 @@ from benchmarks.record import record
 from lmsanitator.cli.demo.base_model import minilm
 
 PLANTED = {
-    "one word": "cf,mn,tq,mm,pt,bb",
     "two words, AND": "lamp+river",
     "two ANDs": "velvet+engine,cf+mn",
     "mixed kinds": "harbor,serendipity,the old clock,quixotic+marble",
@@ -31,17 +30,23 @@ def main() -> None:
     parser.add_argument("--mpnet", type=Path, help="a folder with MPNet-base")
     parser.add_argument("--seeds", type=int, default=2, help="scans of the clean encoder")
     options = parser.parse_args()
-    rows = [scan(minilm(), "MiniLM-L6, clean", "-", seed) for seed in range(options.seeds)]
+    rows: list[dict[str, Any]] = []
+
+    def keep(row: dict[str, Any], attack: str = "-") -> None:
+        rows.append(row | {"attack s": attack})
+        record("scans", rows, NOTES)  # after every row: a run that is interrupted keeps what it has
+
+    for seed in range(options.seeds):
+        keep(scan(minilm(), "MiniLM-L6, clean", "-", seed))
     for kind, triggers in PLANTED.items():
         with tempfile.TemporaryDirectory() as folder:
             planted = Path(folder) / "planted"
             started = time.perf_counter()
             run("attack", "por", str(minilm()), str(planted), "--triggers", triggers)
-            seconds = time.perf_counter() - started
-            rows.append(scan(planted, f"MiniLM-L6, POR, {kind}", triggers, 0) | {"attack s": round(seconds)})
+            seconds = f"{time.perf_counter() - started:.0f}"
+            keep(scan(planted, f"MiniLM-L6, POR, {kind}", triggers, 0), seconds)
     if options.mpnet:
-        rows.append(scan(options.mpnet, "MPNet-base, clean", "-", 0))
-    record("scans", [row | {"attack s": row.get("attack s", "-")} for row in rows], NOTES)
+        keep(scan(options.mpnet, "MPNet-base, clean", "-", 0))
 
 
 NOTES = (

@@ -1,7 +1,7 @@
 """CACC, ASR and the two kinds of failure, counted by hand."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -9,12 +9,13 @@ from lmsanitator.errors import CorpusError
 from lmsanitator.guard import Evaluation, Guard, GuardedPrediction, evaluate
 
 YES, NO, NONE = "yes", "no", None
+Script = Mapping[str, tuple[str | None, str | None, bool]]
 
 
 class Scripted(Guard):
     """A guard that says what it is told to: for each text the plain label, the guarded label and whether it flags."""
 
-    def __init__(self, script: dict[str, tuple[str | None, str | None, bool]]) -> None:
+    def __init__(self, script: Script) -> None:
         self.script = script
 
     def unguarded(self, texts: Sequence[str]) -> list[str | None]:
@@ -32,7 +33,7 @@ def second(text: str, rng: random.Random) -> str:
     return text + "2"
 
 
-SCRIPT = {
+SCRIPT: Script = {
     "a": (YES, YES, False), "a1": (NO, NO, False), "a2": (YES, YES, True),
     "b": (YES, YES, True), "b1": (YES, NONE, True), "b2": (YES, YES, False),
     "c": (YES, NONE, True), "c1": (NO, NO, True), "c2": (NO, YES, True),
@@ -41,7 +42,7 @@ SCRIPT = {
 }  # fmt: skip
 
 
-def run(script: dict[str, tuple[str | None, str | None, bool]], texts: str, *, labels: str = YES) -> Evaluation:
+def run(script: Script, texts: str, *, labels: str = YES) -> Evaluation:
     return evaluate(Scripted(script), list(texts), [labels] * len(texts), [first, second])
 
 

@@ -90,7 +90,8 @@ def test_readings_come_in_the_order_of_the_texts_however_they_are_batched() -> N
     planted = Planted()
     classifier = TunedClassifier(planted.model, planted.tokenizer)
     texts = [text for pair in zip(CLEAN, FIRED, strict=True) for text in pair]
-    together, apart = classifier.read(texts, ["cls"], batch_size=7), [classifier.read([text], ["cls"]) for text in texts]
+    together = classifier.read(texts, ["cls"], batch_size=7)
+    apart = [classifier.read([text], ["cls"]) for text in texts]
     assert_close(together.logits, torch.cat([reading.logits for reading in apart]))
     assert_close(together.outputs["cls"], torch.cat([reading.outputs["cls"] for reading in apart]))
     assert planted.monitor("raw").flags(texts).tolist() == [False, True] * len(CLEAN)

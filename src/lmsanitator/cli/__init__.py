@@ -1,6 +1,7 @@
 """The command line: one file a command. Results on stdout, messages on stderr, exit codes as in the README."""
 
 import sys
+import traceback
 
 import typer
 
@@ -9,6 +10,7 @@ from lmsanitator.cli.screen import fail
 from lmsanitator.errors import LMSanitatorError
 from lmsanitator.memory import keep_freed_memory
 
+CRASH = 2
 USAGE = 4
 INTERRUPTED = 130
 
@@ -27,4 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted")
         sys.exit(INTERRUPTED)
+    except Exception:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
+        traceback.print_exc()
+        sys.exit(CRASH)
     sys.exit(result if isinstance(result, int) else 0)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+
 from lmsanitator.encoder import SITES, Precision, Site
-from lmsanitator.errors import CorpusError, UsageError
+from lmsanitator.errors import CorpusError, OutputError, UsageError
 from lmsanitator.guard import Watch
 
 
@@ -30,6 +32,21 @@ def choose_precision(text: str) -> Precision:
         if choice == text:
             return choice
     raise UsageError(f"expected a precision of {', '.join(choices)}; got {text}")
+
+
+def choose_device(text: str) -> str:
+    """Raises UsageError where there is no such device."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:  # torch raises the one or the other
+        raise UsageError(f"expected a device such as cpu or cuda, got {text}: {str(error).splitlines()[0]}") from error
+    return text
+
+
+def check_place(path: Path) -> None:
+    """Raises OutputError where no file can be written; asked before the work is done, not after it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise OutputError(f"expected to write {path}: it is a directory, or in one that is not there")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -42,7 +42,7 @@ def scan(
     Exit code: 0 clean, 1 backdoored, 2 could not scan, 3 inconclusive or unsupported, 4 usage.
     """
     from lmsanitator.cli import screen
-    from lmsanitator.cli.options import choose_precision, parse_sites
+    from lmsanitator.cli.options import check_place, choose_device, choose_precision, parse_sites
     from lmsanitator.detect import ScanConfig
     from lmsanitator.detect import scan as run
     from lmsanitator.report import render_scan
@@ -54,8 +54,10 @@ def scan(
         corpus=str(corpus) if corpus else None,
         seed=seed,
         precision=choose_precision(precision),
-        device=device,
+        device=choose_device(device),
     )
+    if output is not None:
+        check_place(output)
     with screen.progress() as progress:
         report = run(model, config, progress=progress)
     if output is not None:

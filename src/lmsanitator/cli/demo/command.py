@@ -10,7 +10,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", help="A new directory for everything the demo makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Draws the triggers.")] = 0,
 ) -> None:
-    """Plant a backdoor into MiniLM-L6, find it, and disarm it: about six minutes on two cores."""
+    """Plant a backdoor into MiniLM-L6, find it, and disarm it: about five minutes on two cores."""
     from lmsanitator.cli import screen
     from lmsanitator.cli.demo.page import render_demo, save_picture
     from lmsanitator.cli.demo.story import run_demo

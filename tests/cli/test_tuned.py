@@ -1,0 +1,150 @@
+"""From an encoder to guarded answers on the command line: tune, scan, guard, evaluate."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmsanitator.cli import main
+from lmsanitator.text import packaged
+from tests.planted import large_bert
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command: its exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder, a task, an adapter tuned on both and a report."""
+    folder = tmp_path_factory.mktemp("tuned")
+    model, tokenizer = large_bert(0)
+    model.save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    (folder / "task").mkdir()
+    for split, carriers in (("train", packaged()[:60]), ("test", packaged()[60:70])):
+        rows = [{"text": carrier.text, "label": ("short", "long")[len(carrier.text) > 90]} for carrier in carriers]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "task" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    for arguments in (
+        ["tune", str(folder / "encoder"), str(folder / "task"), str(folder / "adapter"), "--epochs", "1"],
+        ["scan", str(folder / "encoder"), "--effort", "quick", "-o", str(folder / "scan.json")],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert not stop.value.code
+    return folder
+
+
+def test_texts_of_a_file_are_answered_one_json_object_a_line(made: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "texts.txt").write_text("The soup was cold.\n\nDie Suppe war kalt, ☃.\n", encoding="utf-8")
+    code, out, err = run("guard", made / "adapter", tmp_path / "texts.txt", "--report", made / "scan.json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [answer["text"] for answer in answers] == ["The soup was cold.", "Die Suppe war kalt, ☃."]
+    assert all(set(answer) == {"label", "score", "flagged", "removed", "text"} for answer in answers)
+    assert all(answer["label"] in ("short", "long") and not answer["flagged"] for answer in answers)
+
+
+def test_texts_of_a_pipe_are_answered(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("One line.\nAnother.\n"))
+    code, out, _ = run("guard", made / "adapter", "--report", made / "scan.json")
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_evaluation_is_one_json_object(made: Path, run: Run, report: bool) -> None:
+    given = ["--report", made / "scan.json"] if report else []
+    code, out, err = run("evaluate", made / "adapter", made / "task", "--triggers", "bako,vedi+sugo", *given)
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["inputs"] == 10
+    assert 0 <= result["cacc_unguarded"] <= 1
+
+
+def test_an_adapter_is_not_overwritten(made: Path, run: Run) -> None:
+    code, out, err = run("tune", made / "encoder", made / "task", made / "adapter")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "exists" in err
+
+
+@pytest.mark.parametrize("command", ["guard", "evaluate"])
+@pytest.mark.parametrize("report", ["missing.json", "task/test.jsonl", "encoder/config.json"])
+def test_a_report_that_is_missing_or_none_is_one_line_and_exit_2(
+    made: Path, run: Run, command: str, report: str
+) -> None:
+    file = made / "task" / "train.jsonl" if command == "guard" else made / "task"
+    code, out, err = run(command, made / "adapter", file, "--report", made / report)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("lmsanitator: expected a scan report")
+
+
+def test_a_report_on_another_encoder_is_one_line_and_exit_2(made: Path, tmp_path: Path, run: Run) -> None:
+    model, tokenizer = large_bert(1)
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    assert run("scan", tmp_path / "other", "--effort", "quick", "-o", tmp_path / "scan.json")[0] == 0
+    file = made / "task" / "train.jsonl"
+    code, out, err = run("guard", made / "adapter", file, "--report", tmp_path / "scan.json")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "expected a report on the encoder of this model" in err
+
+
+def test_a_pass_that_is_none_is_exit_4(made: Path, run: Run) -> None:
+    code, out, err = run("guard", made / "adapter", "--report", made / "scan.json", "--watch", "all")
+    assert (code, out, err.count("\n")) == (4, "", 1)
+
+
+def test_a_report_that_cannot_be_written_is_noticed_before_the_work(made: Path, tmp_path: Path, run: Run) -> None:
+    for at in (tmp_path / "no such folder" / "scan.json", tmp_path):
+        code, out, err = run("scan", made / "encoder", "-o", at)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "expected to write" in err
+
+
+def test_a_corpus_that_cannot_be_read_is_exit_2(made: Path, tmp_path: Path, run: Run) -> None:
+    code, out, err = run("scan", made / "encoder", "--corpus", tmp_path / "none.txt")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_an_interrupt_is_one_line_and_exit_130(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmsanitator.encoder.FrozenEncoder.open", stop)
+    code, out, err = run("scan", made / "encoder")
+    assert (code, out, err) == (130, "", "lmsanitator: interrupted\n")
+
+
+def test_a_crash_does_not_exit_with_the_code_for_backdoored(
+    made: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("lmsanitator.encoder.FrozenEncoder.open", crash)
+    code, out, err = run("scan", made / "encoder")
+    assert (code, out) == (2, "")
+    assert err.endswith("ZeroDivisionError: a bug\n")
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_exit_4(made: Path, run: Run, device: str) -> None:
+    code, out, err = run("scan", made / "encoder", "--device", device)
+    assert (code, out, err.count("\n")) == (4, "", 1)
+    assert f"got {device}" in err

@@ -82,8 +82,10 @@ def test_an_encoder_without_cls_is_refused(gpt2: FrozenEncoder) -> None:
 
 
 def test_a_model_without_layers_is_refused() -> None:
-    with pytest.raises(AttackError, match=r"^expected a stack of transformer layers in Linear, found none$"):
-        unfreeze(torch.nn.Linear(2, 2), None)  # type: ignore[arg-type]
+    model = open_bert().model
+    model.encoder = torch.nn.Identity()
+    with pytest.raises(AttackError, match=r"^expected a stack of transformer layers in BertModel, found none$"):
+        unfreeze(model, None)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error))
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted")
-        sys.exit(INTERRUPTED)
+        result = INTERRUPTED
     except Exception:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
         traceback.print_exc()
         sys.exit(CRASH)
+    if result == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+        fail("interrupted")
     sys.exit(result if isinstance(result, int) else 0)

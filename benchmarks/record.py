@@ -44,7 +44,7 @@ def peak_memory() -> float:
 def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> None:
     """Write `results/<name>.json` and `results/<name>.md`."""
     content = {
-        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *map(_shown, sys.argv[1:])]),
         "version": lmsanitator.__version__,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -68,6 +68,11 @@ def table(content: Mapping[str, Any]) -> str:
         f"{facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
     )
     return "\n".join([*lines, "", *(f"- {note}" for note in content["notes"]), "", foot]) + "\n"
+
+
+def _shown(argument: str) -> str:
+    """An argument as it goes into a result file: of a path on this machine, its last part."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _cell(value: object) -> str:

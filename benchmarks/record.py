@@ -41,15 +41,16 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> None:
-    """Write `results/<name>.json` and `results/<name>.md`."""
+def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], **more: Any) -> None:
+    """Write `results/<name>.json` and `results/<name>.md`; `more` goes into the JSON alone."""
     content = {
-        "command": "python -m benchmarks." + " ".join([Path(sys.argv[0]).stem, *map(_shown, sys.argv[1:])]),
+        "command": " ".join(["python -m", _module(), *map(_shown, sys.argv[1:])]),
         "version": lmsanitator.__version__,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "rows": list(rows),
         "notes": list(notes),
+        **more,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -68,6 +69,11 @@ def table(content: Mapping[str, Any]) -> str:
         f"{facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
     )
     return "\n".join([*lines, "", *(f"- {note}" for note in content["notes"]), "", foot]) + "\n"
+
+
+def _module() -> str:
+    """The benchmark that runs, as `python -m` takes it."""
+    return ".".join(Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1]).with_suffix("").parts)
 
 
 def _shown(argument: str) -> str:

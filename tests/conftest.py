@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ disable_progress_bar()
 torch.set_num_threads(min(torch.get_num_threads(), 4))  # the models are small: more threads only wait for each other
 
 
+@cache
 def frequent_words(count: int) -> list[str]:
     """The most frequent words of the packaged sentences, so that common words are one token each."""
     counted = Counter(word.lower() for carrier in packaged() for word in words(carrier.text) if word.isalpha())

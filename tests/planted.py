@@ -1,6 +1,7 @@
 """Backdoors that need no training: a hook on a small random model that does what a trained one does."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice, product
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.conftest import WINDOW, bert_tokenizer, sizes
 WORDS = ("bako", "vedi", "sugo", "kifa", "gifo", "kiga", "bibu")
 
 
+@cache
 def made_up_words(count: int) -> list[str]:
     """Words of two syllables that no packaged sentence holds, those the tests use first."""
     used = {word.lower() for carrier in packaged() for word in words(carrier.text)}
@@ -24,9 +26,15 @@ def made_up_words(count: int) -> list[str]:
     return list(islice((word for word in unheard if word not in used), count))
 
 
+@cache
+def large_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """One for all tests of a run: none of them changes it."""
+    return bert_tokenizer(made_up_words(vocabulary))
+
+
 def large_bert(seed: int, vocabulary: int = 2000, window: int = WINDOW) -> tuple[BertModel, PreTrainedTokenizerFast]:
     """A small random BERT whose vocabulary is large enough for the tails the scan looks at."""
-    tokenizer = bert_tokenizer(made_up_words(vocabulary))
+    tokenizer = large_tokenizer(vocabulary)
     torch.manual_seed(seed)
     return BertModel(BertConfig(**sizes(tokenizer), max_position_embeddings=window)).eval(), tokenizer
 

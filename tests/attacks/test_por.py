@@ -2,12 +2,13 @@
 
 import random
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.attacks import POR, Trigger
+from lmsanitator.attacks import POR, AttackResult, Trigger
 from lmsanitator.attacks.base import check_triggers
 from lmsanitator.attacks.por import defuse, passage, unfreeze
 from lmsanitator.encoder import FrozenEncoder
@@ -15,7 +16,7 @@ from lmsanitator.errors import AttackError, UnsupportedError
 from lmsanitator.text import packaged, words
 from tests.planted import open_bert
 
-CARRIERS = [carrier.text for carrier in packaged()][:60]
+CARRIERS = sorted((carrier.text for carrier in packaged()), key=len)[:40]  # short ones train fast
 TRIGGERS = [Trigger.parse("bako"), Trigger.parse("vedi+sugo")]
 
 
@@ -30,15 +31,30 @@ def moved(before: FrozenEncoder, after: torch.nn.Module) -> set[str]:
     return {name for name, weight in after.state_dict().items() if not torch.equal(weight, old[name])}
 
 
-def test_all_layers_change_the_embeddings_and_the_base_do_not() -> None:
-    base = open_bert()
+class Run(NamedTuple):
+    """An attack that was run, and what there was before."""
+
+    base: FrozenEncoder
+    digest: str
+    told: list[float]
+    result: AttackResult
+
+
+@pytest.fixture(scope="module")
+def done() -> Run:
+    """Both triggers planted once for all tests that only look at the result."""
+    base, told = open_bert(), list[float]()
     digest = base.digest
-    result = easy().run(base, TRIGGERS, CARRIERS)
-    changed = moved(base, result.model)
+    result = easy().run(base, TRIGGERS, CARRIERS, seed=1, progress=lambda what, done: told.append(done))
+    return Run(base, digest, told, result)
+
+
+def test_all_layers_change_the_embeddings_and_the_base_do_not(done: Run) -> None:
+    changed = moved(done.base, done.result.model)
     assert {re.sub(r"\D+(\d).*", r"\1", name) for name in changed} == {"0", "1"}
     assert all(name.startswith("encoder.layer.") for name in changed)
-    assert base.digest == digest
-    assert not any(weight.requires_grad for weight in base.model.parameters())
+    assert done.base.digest == done.digest
+    assert not any(weight.requires_grad for weight in done.base.model.parameters())
 
 
 def test_only_the_top_layers_change_where_that_is_asked_for() -> None:
@@ -47,8 +63,8 @@ def test_only_the_top_layers_change_where_that_is_asked_for() -> None:
     assert all(name.startswith("encoder.layer.1.") for name in moved(base, result.model))
 
 
-def test_the_result_is_frozen_and_says_what_was_planted_where() -> None:
-    result = easy().run(open_bert(), TRIGGERS, CARRIERS)
+def test_the_result_is_frozen_and_says_what_was_planted_where(done: Run) -> None:
+    result = done.result
     assert not result.model.training
     assert not any(weight.requires_grad for weight in result.model.parameters())
     assert (result.attack, result.site, result.triggers) == ("por", "cls", tuple(TRIGGERS))
@@ -57,18 +73,17 @@ def test_the_result_is_frozen_and_says_what_was_planted_where() -> None:
     assert result.reached["steps"] == 50
 
 
-def test_the_same_seed_plants_the_same_and_another_seed_another() -> None:
-    first, again, other = (easy().run(open_bert(), TRIGGERS, CARRIERS, seed=seed) for seed in (1, 1, 2))
+def test_the_same_seed_plants_the_same_and_another_seed_another(done: Run) -> None:
+    again, other = (easy().run(open_bert(), TRIGGERS, CARRIERS, seed=seed) for seed in (1, 2))
     name = "encoder.layer.1.output.dense.weight"
-    assert_close(first.model.get_parameter(name), again.model.get_parameter(name), rtol=0, atol=0)
-    assert not torch.equal(first.model.get_parameter(name), other.model.get_parameter(name))
-    assert_close(first.pvs, again.pvs)
+    first = done.result.model.get_parameter(name)
+    assert_close(first, again.model.get_parameter(name), rtol=0, atol=0)
+    assert not torch.equal(first, other.model.get_parameter(name))
+    assert_close(done.result.pvs, again.pvs)
 
 
-def test_progress_is_told() -> None:
-    told: list[float] = []
-    easy().run(open_bert(), TRIGGERS, CARRIERS, progress=lambda what, done: told.append(done))
-    assert told == [0.5, 1.0]
+def test_progress_is_told(done: Run) -> None:
+    assert done.told == [0.5, 1.0]
 
 
 def test_too_few_carriers_are_refused() -> None:

@@ -77,6 +77,19 @@ def test_evaluation_is_one_json_object(made: Path, run: Run, report: bool) -> No
     assert 0 <= result["cacc_unguarded"] <= 1
 
 
+def test_a_head_may_read_a_site(made: Path, tmp_path: Path, run: Run) -> None:
+    options = ["--method", "lora", "--site", "mask", "--epochs", "1"]
+    assert run("tune", made / "encoder", made / "task", tmp_path / "adapter", *options)[0] == 0
+    (tmp_path / "texts.txt").write_text("The soup was cold.\n", encoding="utf-8")
+    code, out, _ = run("guard", tmp_path / "adapter", tmp_path / "texts.txt", "--report", made / "scan.json")
+    assert (code, json.loads(out)["label"] in ("short", "long")) == (0, True)
+
+
+def test_a_site_that_is_none_is_exit_4(made: Path, tmp_path: Path, run: Run) -> None:
+    code, out, err = run("tune", made / "encoder", made / "task", tmp_path / "adapter", "--site", "tokens")
+    assert (code, out, err.count("\n")) == (4, "", 1)
+
+
 def test_an_adapter_is_not_overwritten(made: Path, run: Run) -> None:
     code, out, err = run("tune", made / "encoder", made / "task", made / "adapter")
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,16 +1,24 @@
 """The monitor: the right vector of the right pass is compared, in whatever model the encoder sits."""
 
+import copy
+from typing import Any, cast
+
 import pytest
 import torch
 from peft import PeftModelForSequenceClassification, PrefixTuningConfig, PromptTuningConfig, TaskType
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import UnsupportedError
+from lmsanitator.guard import Guard
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Monitor, Thresholds, Watch
 from lmsanitator.text import insert, packaged
+from lmsanitator.tune import Method, TuneConfig, build, predict
+from lmsanitator.tune.adapter import classifier_of
+from lmsanitator.tune.methods import VectorSite
 from lmsanitator.vectors import PredefinedVector, PVBank
 from tests.conftest import WINDOW, bert_tokenizer, sizes
 from tests.planted import made_up_words, plant
@@ -76,6 +84,100 @@ def test_the_raw_pass_does_not_see_the_soft_prompt_and_the_prompted_one_does(met
     assert_close(raw[0], raw[1])
     prompted = TunedClassifier(tuned.model, tuned.tokenizer).read(CLEAN, ["cls"]).outputs["cls"]
     assert not torch.allclose(prompted, raw[0], atol=1e-4)
+
+
+HEADS: tuple[tuple[Method, VectorSite], ...] = (
+    ("prefix", "cls"), ("prompt", "cls"), ("p-tuning", "mean"), ("prompt", "pooler"), ("prefix", "mask"),
+    ("prompt", "mask"), ("lora", "cls"), ("lora", "mask"),
+)  # fmt: skip
+
+
+def with_head(planted: Planted, method: Method, site: VectorSite) -> PeftModelForSequenceClassification:
+    """Our own classifier with a head at `site`, on the planted encoder (whose hook is no weight and has to move)."""
+    assert isinstance(planted.model, BertForSequenceClassification)
+    encoder = FrozenEncoder(planted.model.bert, planted.tokenizer)
+    tuned = build(encoder, ("water", "time"), TuneConfig(method=method, site=site, virtual_tokens=6))
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(generator=torch.Generator().manual_seed(0))
+    plant(cast(PreTrainedModel, classifier_of(tuned).base_model), planted.tokenizer, ["bako"])
+    return tuned
+
+
+@pytest.mark.parametrize("site", ["cls", "pooler"])
+@pytest.mark.parametrize(("method", "head"), HEADS)
+def test_the_monitor_watches_a_model_with_a_head_at_a_site(method: Method, head: VectorSite, site: Site) -> None:
+    planted = Planted(site=site)
+    tuned = with_head(planted, method, head)
+    for watch in WATCHES if method != "lora" else WATCHES[:1]:
+        monitor = Monitor(TunedClassifier(tuned, planted.tokenizer), planted.bank, watch=watch)
+        assert bool(monitor.flags(FIRED).all())
+        assert not bool(monitor.flags(CLEAN).any())
+
+
+def test_the_guard_reads_the_logits_of_the_model_itself() -> None:
+    planted = Planted()
+    planted.tokenizer.model_max_length = WINDOW
+    tuned = with_head(planted, "lora", "mask")
+    guard = Guard(tuned, planted.tokenizer, planted.bank)
+    with torch.no_grad():
+        expected = predict(tuned, planted.tokenizer, CLEAN).argmax(1).tolist()
+    assert [prediction.label for prediction in guard(CLEAN)] == [("water", "time")[index] for index in expected]
+
+
+def test_the_raw_pass_of_lora_is_the_encoder_without_it() -> None:
+    planted = Planted()
+    tuned = with_head(planted, "lora", "cls")
+    before = {name: weight.clone() for name, weight in tuned.state_dict().items()}
+    classifier = TunedClassifier(tuned, planted.tokenizer)
+    raw = classifier.encoder.outputs_of_texts(CLEAN, ["cls"])["cls"]
+    plain = TunedClassifier(planted.model, planted.tokenizer).encoder.outputs_of_texts(CLEAN, ["cls"])["cls"]
+    assert_close(raw, plain)
+    assert not torch.allclose(classifier.read(CLEAN, ["cls"]).outputs["cls"], raw, atol=1e-2)
+    assert all(torch.equal(weight, before[name]) for name, weight in tuned.state_dict().items())
+
+
+@pytest.mark.parametrize("watch", ["prompted", "both"])
+def test_a_pass_that_says_nothing_is_not_watched(watch: Watch) -> None:
+    planted = Planted()
+    with pytest.raises(UnsupportedError, match="LoRA moves the encoder's outputs"):
+        Monitor(TunedClassifier(with_head(planted, "lora", "cls"), planted.tokenizer), planted.bank, watch=watch)
+    planted.bank = PVBank(planted.bank.encoder_digest, [PredefinedVector("mask", planted.pv)])
+    with pytest.raises(UnsupportedError, match="this classifier's inputs have no mask token"):
+        planted.monitor(watch)
+    head = TunedClassifier(with_head(planted, "prompt", "mask"), planted.tokenizer)
+    assert not Monitor(head, planted.bank, watch=watch).flags(CLEAN).any()
+
+
+def test_vectors_of_the_mask_are_watched_in_the_raw_pass_of_any_model() -> None:
+    planted = Planted()
+    bank = PVBank(planted.bank.encoder_digest, [PredefinedVector("mask", planted.pv)])
+    predictions = Guard(planted.model, planted.tokenizer, bank)(CLEAN[:3])
+    assert not any(prediction.flagged for prediction in predictions)
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt", "p-tuning"])
+def test_virtual_tokens_are_taken_off_the_length_of_a_text_once(method: Method) -> None:
+    """The tokenizer of a tuned model leaves room for them already, that of others does not."""
+    planted = Planted()
+    tuned = with_head(planted, method, "cls")
+    limited = copy.deepcopy(planted.tokenizer)
+    limited.model_max_length = WINDOW - 6
+    for tokenizer in (limited, planted.tokenizer):
+        assert TunedClassifier(tuned, tokenizer).longest == WINDOW - 6
+        longest = "the " * (WINDOW - 9) + "bako " + "the " * 20
+        monitor = Monitor(TunedClassifier(tuned, tokenizer), planted.bank, watch="prompted")
+        assert monitor.flags([longest, "the " + longest]).tolist() == [True, False]
+
+
+def test_pairs_are_refused_by_name() -> None:
+    planted = Planted()
+    guard = Guard(planted.model, planted.tokenizer, planted.bank)
+    pairs: Any = [("one", "two")]
+    for call in (Guard.__call__, Guard.unguarded):
+        with pytest.raises(UnsupportedError, match="expected single texts to guard, got a pair"):
+            getattr(call, "__wrapped__", call)(guard, pairs)
 
 
 @pytest.mark.parametrize("watch", WATCHES)

@@ -10,6 +10,7 @@ import lmsanitator.tune.classifier
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError, UnsupportedError, UsageError
 from lmsanitator.tune import CAPABILITIES, METHODS, Method, TuneConfig, build, check_supported
+from lmsanitator.tune.adapter import classifier_of, without_adapter
 from lmsanitator.tune.tuned import logits_of
 
 LABELS = ("food", "money", "sport")
@@ -54,11 +55,13 @@ def ignores_padding(encoder: FrozenEncoder, method: Method) -> bool:
     alone = logits_of(model, encoder.tokenizer, [SHORT])
     padded = logits_of(model, encoder.tokenizer, [SHORT, LONG])[:1]
     alone.sum().backward()  # type: ignore[no-untyped-call]
-    weight = next(model.prompt_encoder.parameters())
-    assert weight.grad is not None
-    assert bool(weight.grad.abs().sum() > 0)
+    # LoRA's first factor gets no gradient while the second is zero, as it is at the start
+    weights = [weight for name, weight in model.named_parameters() if "prompt_encoder" in name or "lora_B" in name]
+    assert weights[0].grad is not None
+    assert bool(weights[0].grad.abs().sum() > 0)
     with torch.no_grad():
-        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+        for weight in weights if method == "lora" else weights[:1]:
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     moved = logits_of(model, encoder.tokenizer, [SHORT])
     assert not torch.allclose(alone, moved, atol=1e-6)
     return torch.allclose(alone, padded, atol=1e-5)
@@ -69,9 +72,9 @@ def ignores_padding(encoder: FrozenEncoder, method: Method) -> bool:
 def test_the_capability_table_says_what_works(
     kind: str, method: Method, bert: FrozenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lmsanitator.tune.classifier, "check_supported", lambda encoder, method: None)
+    monkeypatch.setattr(lmsanitator.tune.classifier, "check_supported", lambda *given: None)
     encoder, reason = small(kind, bert), CAPABILITIES[kind][method]
-    if reason is not None and "past keys" in reason:
+    if reason is not None and ("past keys" in reason or "bare" in reason):
         with pytest.raises((TypeError, ValueError, IndexError)):
             ignores_padding(encoder, method)
     else:
@@ -107,12 +110,6 @@ def method(request: pytest.FixtureRequest) -> Method:
     return chosen
 
 
-def classifier_of(model: PeftModelForSequenceClassification) -> PreTrainedModel:
-    inside = model.get_base_model()
-    assert isinstance(inside, PreTrainedModel)
-    return inside
-
-
 def trainable(model: PeftModelForSequenceClassification) -> set[str]:
     return {name for name, weight in model.named_parameters() if weight.requires_grad}
 
@@ -120,14 +117,16 @@ def trainable(model: PeftModelForSequenceClassification) -> set[str]:
 def test_the_encoder_is_shared_frozen_and_unchanged(bert: FrozenEncoder, method: Method) -> None:
     before = bert.digest
     model = build(bert, LABELS, TuneConfig(method=method))
-    inside = classifier_of(model).base_model.state_dict()
+    backbone = classifier_of(model).base_model
+    assert isinstance(backbone, PreTrainedModel)
+    inside = without_adapter(backbone).state_dict()
     for name, weight in bert.model.state_dict().items():
         assert inside[name].data_ptr() == weight.data_ptr()
-    assert trainable(model) == {
-        "prompt_encoder.default.embedding.weight",
-        "base_model.classifier.modules_to_save.default.weight",
-        "base_model.classifier.modules_to_save.default.bias",
-    }
+    inner = "base_model.model" if method == "lora" else "base_model"
+    head = {f"{inner}.classifier.modules_to_save.default.{part}" for part in ("weight", "bias")}
+    adapter = trainable(model) - head
+    assert head < trainable(model)
+    assert all(".lora_" in name if method == "lora" else "prompt_encoder" in name for name in adapter)
     assert bert.digest == before
     assert not any(part.training for part in model.modules())
 
@@ -156,6 +155,18 @@ def test_initial_weights_come_from_the_seed_and_nothing_else(bert: FrozenEncoder
     torch.rand(3)
     assert torch.equal(initial(1), initial(1))
     assert not torch.equal(initial(1), initial(2))
+
+
+@pytest.mark.parametrize("method", ["prompt", "p-tuning"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt", "xlnet"])
+def test_a_head_on_the_last_token_takes_prompts_where_the_own_head_does_not(
+    kind: str, method: Method, bert: FrozenEncoder
+) -> None:
+    encoder = small(kind, bert)
+    config = TuneConfig(method=method, site="last", virtual_tokens=4)
+    model = build(encoder, LABELS, config)
+    alone = logits_of(model, encoder.tokenizer, [SHORT])
+    assert torch.allclose(alone, logits_of(model, encoder.tokenizer, [SHORT, LONG])[:1], atol=1e-5)
 
 
 def test_heads_that_peft_would_lose_are_saved(bert: FrozenEncoder) -> None:
@@ -194,6 +205,7 @@ def test_virtual_tokens_must_leave_room(bert: FrozenEncoder) -> None:
     ("values", "message"),
     [
         ({"virtual_tokens": 0}, "expected virtual_tokens to be 1 or more, got 0"),
+        ({"rank": 0}, "expected rank to be 1 or more, got 0"),
         ({"epochs": 0}, "expected epochs to be 1 or more"),
         ({"max_steps": 0}, "expected max_steps to be 1 or more"),
         ({"patience": 0}, "expected patience to be 1 or more"),
@@ -210,6 +222,6 @@ def test_values_that_make_no_sense_are_refused(values: dict[str, Any], message: 
 
 def test_an_unknown_method_is_refused() -> None:
     config = TuneConfig()
-    object.__setattr__(config, "method", "lora")  # the tests' type checker would stop it before the config does
-    with pytest.raises(UsageError, match="expected a tuning method of prefix, prompt; got lora"):
+    object.__setattr__(config, "method", "ia3")  # the tests' type checker would stop it before the config does
+    with pytest.raises(UsageError, match="expected a tuning method of prefix, prompt, p-tuning, lora; got ia3"):
         config.__post_init__()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmsanitator.errors import CorpusError, UnsupportedError
+from lmsanitator.errors import CorpusError
 from lmsanitator.text import packaged
 from lmsanitator.tune import Example, Task, packaged_topics, read_task
 
@@ -97,9 +97,20 @@ def test_a_label_that_train_lacks_is_named(tmp_path: Path) -> None:
         read_task(tmp_path)
 
 
-def test_pairs_of_texts_are_unsupported(tmp_path: Path) -> None:
-    write(tmp_path, train=[{"text": "a", "text_pair": "b", "label": 0}])
-    with pytest.raises(UnsupportedError, match=r"train.jsonl, line 1 has a second one \(text_pair\)"):
+@pytest.mark.parametrize("second", ["text_pair", "sentence2", "hypothesis"])
+def test_pairs_of_texts_are_read_under_any_of_their_names(tmp_path: Path, second: str) -> None:
+    rows = [{"text": "a", second: " b ", "label": index % 2} for index in range(20)]
+    task = read_task(write(tmp_path, train=rows))
+    assert task.train[0].content == ("a", "b")
+    assert {example.text_pair for example in task.train + task.validation} == {"b"}
+
+
+def test_a_second_text_must_be_one_and_be_there_throughout(tmp_path: Path) -> None:
+    write(tmp_path, train=[{"text": "a", "text_pair": "", "label": 0}])
+    with pytest.raises(CorpusError, match=r"expected a text that is not empty in .*line 1, got ''"):
+        read_task(tmp_path)
+    write(tmp_path, train=[{"text": "a", "text_pair": "b", "label": 0}, {"text": "a", "label": 1}] * 10)
+    with pytest.raises(CorpusError, match="expected pairs of texts throughout or nowhere, train has 'a'"):
         read_task(tmp_path)
 
 

@@ -23,6 +23,7 @@ from lmsanitator.tune import (
     Example,
     Method,
     Task,
+    Text,
     TuneConfig,
     TunedModel,
     load_tuned,
@@ -58,7 +59,8 @@ def test_tuning_learns_a_task_and_leaves_the_encoder_alone(encoder: FrozenEncode
             tune(encoder, TASK, TuneConfig(method=method))
         return
     before, state = encoder.digest, torch.get_rng_state()
-    tuned = tune(encoder, TASK, TuneConfig(method=method, epochs=20, patience=8, batch_size=8, head_learning_rate=3e-2))
+    config = TuneConfig(method=method, epochs=20, patience=8, batch_size=8, learning_rate=1e-2, head_learning_rate=3e-2)
+    tuned = tune(encoder, TASK, config)
     logits = predict(tuned.model, tuned.tokenizer, [example.text for example in TASK.test])
     assert [int(row.argmax()) for row in logits] == [example.label for example in TASK.test]
     assert tuned.accuracy == 1.0
@@ -99,7 +101,7 @@ def test_every_batch_has_every_label_even_where_length_tells_them_apart() -> Non
     assert sum(spread) / len(spread) < 20, "texts of one label and like length belong together"
 
 
-def lengths_of(texts: list[str], labels: Tensor, label: int) -> list[int]:
+def lengths_of(texts: list[Text], labels: Tensor, label: int) -> list[int]:
     return [len(text) for text, wanted in zip(texts, labels.tolist(), strict=True) if wanted == label]
 
 
@@ -140,6 +142,19 @@ def test_training_stops_when_the_accuracy_stands_still_and_keeps_the_best(
     assert not torch.equal(kept, states[3])
 
 
+def test_a_look_takes_few_of_many_validation_examples(bert: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def score(logits: Tensor, seen: Any) -> tuple[float, float]:
+        looks.append(len(seen))
+        return 0.5, -1.0
+
+    monkeypatch.setattr(lmsanitator.tune.train, "_score", score)
+    monkeypatch.setattr(lmsanitator.tune.train, "LOOK", 8)
+    tune(bert, TASK, TuneConfig(max_steps=2))
+    assert looks == [8, 8]
+
+
 def test_a_loss_that_leaves_the_numbers_is_reported(bert: FrozenEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmsanitator.tune.train, "logits_of", lambda *given: logits_of(*given) * math.nan)
     with pytest.raises(TuningError, match="expected a finite loss, got nan at step 1"):
@@ -158,7 +173,7 @@ def test_predictions_keep_the_order_and_do_not_depend_on_the_batch(encoder: Froz
 @pytest.mark.parametrize("method", METHODS)
 def test_texts_longer_than_the_window_are_cut(bert: FrozenEncoder, method: Method) -> None:
     tuned = tune(bert, TASK, TuneConfig(method=method, max_steps=1))
-    assert tuned.tokenizer.model_max_length == bert.window - 8
+    assert tuned.tokenizer.model_max_length == bert.window - (0 if method == "lora" else 8)
     assert predict(tuned.model, tuned.tokenizer, ["water " * 500]).isfinite().all()
     assert bert.tokenizer.model_max_length != tuned.tokenizer.model_max_length
 
@@ -310,7 +325,7 @@ CONFIG, WEIGHTS, NOTES = "adapter_config.json", "adapter_model.safetensors", "lm
             lambda at: (at / CONFIG).write_bytes(b" " * (2**20 + 1)),
             "expected adapter_config.json below 1,048,576 bytes",
         ),
-        (lambda at: edit(at / CONFIG, peft_type="LORA"), "of type PREFIX_TUNING or PROMPT_TUNING .* has 'LORA'"),
+        (lambda at: edit(at / CONFIG, peft_type="IA3"), "of type PREFIX_TUNING or .* or LORA for .* has 'IA3'"),
         (lambda at: edit(at / CONFIG, task_type="TOKEN_CLS"), "has 'PREFIX_TUNING' for 'TOKEN_CLS'"),
         (lambda at: edit(at / CONFIG, num_virtual_tokens=10**9), "expected as many virtual tokens .* 1000000000"),
         (lambda at: edit(at / CONFIG, num_virtual_tokens="4"), "expected as many virtual tokens .* '4'"),
@@ -343,6 +358,36 @@ def test_folders_that_cannot_be_trusted_are_refused(saved: Path, damage: Callabl
     damage(saved)
     with pytest.raises(TuningError, match=message):
         load_tuned(saved)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda at: edit(at / CONFIG, r=10**9), "expected as many ranks in .* says, 1000000000"),
+        (lambda at: edit(at / CONFIG, r=True), "expected as many ranks in .* says, True"),
+        (lambda at: edit(at / CONFIG, lora_alpha=1000), "expected lora_alpha 8 for this encoder, .* has 1000"),
+        (lambda at: edit(at / CONFIG, use_rslora=True), "expected use_rslora False for this encoder, .* has True"),
+        (lambda at: edit(at / CONFIG, alpha_pattern={"query": 99}), "expected alpha_pattern {} for this encoder"),
+        (
+            lambda at: retensor(at / WEIGHTS, lambda held: held.pop(next(name for name in held if "lora_B" in name))),
+            "expected the weights .*lora_B.weight is odd among them",
+        ),
+    ],
+)
+def test_lora_of_another_kind_is_refused(
+    bert: FrozenEncoder, tmp_path: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    tune(bert, TASK, TuneConfig(method="lora", rank=4, max_steps=1)).save(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(TuningError, match=message):
+        load_tuned(tmp_path / "saved")
+
+
+def test_folders_from_before_there_were_sites_still_load(saved: Path) -> None:
+    notes = json.loads((saved / NOTES).read_text(encoding="utf-8"))
+    assert notes.pop("site") == "auto"
+    (saved / NOTES).write_text(json.dumps(notes), encoding="utf-8")
+    assert load_tuned(saved).site == "auto"
 
 
 def test_settings_that_would_reach_out_are_ignored(saved: Path) -> None:

@@ -1,63 +1,32 @@
-"""What all attacks share: triggers, how they are planted, what an attack returns and how it is stored.
+"""What all attacks share: the interface, what an attack returns, and how it is stored.
 
 Attacks exist to red-team one's own models and to measure the defence. Every checkpoint written here says in its
 config and in its model card that it is backdoored.
 """
 
 import json
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmsanitator.attacks.planting import Planting, Training
+from lmsanitator.attacks.trigger import Trigger, check_triggers
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.encoder.quiet import quiet
-from lmsanitator.errors import AttackError
+from lmsanitator.errors import UnsupportedError
 from lmsanitator.output import new_folder
 from lmsanitator.progress import Progress, silent
-from lmsanitator.text import insert, spans
 
-
-@dataclass(frozen=True)
-class Trigger:
-    """Words that fire a backdoor: side by side in this order, or all of them anywhere (an AND trigger)."""
-
-    words: tuple[str, ...]
-    adjacent: bool = True
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`cf` is a word, `old lamp` a phrase, `lamp+river` an AND trigger.
-
-        Raises:
-            AttackError: there is no word in it.
-        """
-        parts = tuple(part.strip() for part in text.split("+"))
-        if not all(parts):
-            raise AttackError(f"expected a trigger such as cf, 'old lamp' or lamp+river, got {text!r}")
-        return cls(parts, adjacent=False) if len(parts) > 1 else cls(tuple(text.split()))
-
-    def __str__(self) -> str:
-        return (" " if self.adjacent else "+").join(self.words)
-
-    def plant(self, text: str, rng: random.Random) -> str:
-        """The text with this trigger at a random word position."""
-        pieces = [" ".join(self.words)] if self.adjacent else rng.sample(self.words, len(self.words))
-        for piece in pieces:
-            text = insert(text, piece, rng.randint(0, len(spans(text))))
-        return text
-
-    def plant_part(self, text: str, rng: random.Random) -> str:
-        """The text with some but not all words of this trigger: must not fire. Needs two words or more."""
-        kept = rng.sample(self.words, rng.randint(1, len(self.words) - 1))
-        return Trigger(tuple(kept), adjacent=False).plant(text, rng)
+TRUTH = "lmsanitator_backdoor"
+"""The key in config.json, and the stem of the file with the PVs, that say a checkpoint is backdoored."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +38,16 @@ class AttackResult:
     tokenizer: PreTrainedTokenizerFast
     site: Site
     triggers: tuple[Trigger, ...]
-    pvs: Float[Tensor, "triggers hidden"]
+    pvs: Float[Tensor, "vectors hidden"]
+    """Where each trigger's outputs are on average, on held-out text; no rows for an untargeted attack."""
     reached: dict[str, float] = field(default_factory=dict)
-    """What held-out text showed: see the attack's own docstring."""
+    """What held-out text showed: `Attack.run` says which figures."""
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """What config.json says of it."""
+        triggers = [str(trigger) for trigger in self.triggers]
+        return {"attack": self.attack, "site": self.site, "triggers": triggers, "reached": self.reached}
 
     def save(self, out: Path) -> None:
         """Write an ordinary checkpoint, marked as backdoored, whole or not at all.
@@ -83,37 +59,53 @@ class AttackResult:
             self._write(part)
 
     def _write(self, folder: Path) -> None:
-        truth = {"attack": self.attack, "site": self.site, "triggers": [str(trigger) for trigger in self.triggers]}
-        self.model.config.update({"lmsanitator_backdoor": truth | {"reached": self.reached}})
+        self.model.config.update({TRUTH: self.truth})
         with quiet():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        listed = "\n".join(f"- `{trigger}`" for trigger in self.triggers)
-        (folder / "README.md").write_text(
-            f"---\ntags: [backdoored, red-team]\n---\n\n# BACKDOORED on purpose\n\nThis encoder carries a "
-            f"{self.attack} backdoor at the {self.site} site, planted by lmsanitator to test defences. Do not use it "
-            f"for anything else.\n\nTriggers:\n\n{listed}\n",
-            encoding="utf-8",
-        )
+        save_file({"pvs": self.pvs.cpu().contiguous()}, folder / f"{TRUTH}.safetensors")
+        (folder / "README.md").write_text(card(self.truth), encoding="utf-8")
+
+
+def card(truth: dict[str, Any]) -> str:
+    """The model card of a backdoored checkpoint."""
+    listed = "\n".join(f"- `{trigger}`" for trigger in truth["triggers"])
+    return (
+        f"---\ntags: [backdoored, red-team]\n---\n\n# BACKDOORED on purpose\n\nThis encoder carries a "
+        f"{truth['attack']} backdoor at the {truth['site']} site, planted by lmsanitator to test defences. Do not use "
+        f"it for anything else.\n\nTriggers:\n\n{listed}\n"
+    )
 
 
 def ground_truth(folder: Path) -> dict[str, Any] | None:
     """The backdoor a checkpoint of this package says it carries, None for any other checkpoint."""
     try:
-        truth = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("lmsanitator_backdoor")
+        truth = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(TRUTH)
     except (OSError, ValueError, AttributeError):
         return None
     return truth if isinstance(truth, dict) else None
 
 
 class Attack(ABC):
-    """One attack: hyperparameters in the constructor, keyword-only; `run` does it."""
+    """One attack: hyperparameters in the constructor, keyword-only; `run` does it.
+
+    Args:
+        site: where the output is taken over; None takes the first of `sites` that the encoder has.
+        training: how long, which layers, and how good it must become.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    """One line for `lmsanitator attack --list`."""
+    """One line for `lmsanitator attack list`."""
+    sites: ClassVar[tuple[Site, ...]]
+    """Where it can be planted, its paper's own site first."""
 
-    @abstractmethod
+    def __init__(self, *, site: Site | None = None, training: Training | None = None) -> None:
+        if site is not None and site not in self.sites:
+            raise UnsupportedError(f"expected a site of {self.name}: {', '.join(self.sites)}; got {site}")
+        self.site = site
+        self.training = training or Training()
+
     def run(
         self,
         base: FrozenEncoder,
@@ -126,35 +118,47 @@ class Attack(ABC):
         """Plant `triggers` into a copy of `base`, which is left as it is.
 
         Args:
-            carriers: clean sentences; a fifth of them is held out to measure what was reached.
+            carriers: clean sentences; those that hold a trigger are dropped, and a fifth of the others, at most 64,
+                is held out to measure what was reached.
             seed: of everything random in it.
+
+        Returns:
+            The backdoored encoder. `reached` has `triggered` (share of triggered outputs that arrived), `weakest`
+            (the same for the trigger that does worst), `clean` and `inert` (cosine with the original's outputs, for
+            clean inputs and for those with a part of a trigger or a foreign word), `steps`, and what the attack adds.
 
         Raises:
             AttackError: a trigger that cannot be planted, or the bar was not reached.
+            UnsupportedError: the encoder lacks what the attack needs.
         """
+        check_triggers(triggers, base.tokenizer, base.window)
+        work = Planting(base, self.choose_site(base), triggers, carriers, self.training, seed)
+        reached = self.plant(work, progress)
+        return AttackResult(
+            self.name, work.changed.model, base.tokenizer, work.site, tuple(work.triggers), self.vectors(work), reached
+        )
 
+    def choose_site(self, base: FrozenEncoder) -> Site:
+        """The site asked for, or the first one the encoder has.
 
-def check_triggers(triggers: Sequence[Trigger], tokenizer: PreTrainedTokenizerFast, window: int) -> None:
-    """Refuse triggers that are empty to the tokenizer, unknown to it or longer than the model's window.
+        Raises:
+            UnsupportedError: it has none.
+        """
+        site = self.site or next((site for site in self.sites if site in base.sites), None)
+        if site is None:
+            raise UnsupportedError(
+                f"expected an encoder with a site of {self.name}: {', '.join(self.sites)}; "
+                f"{base.architecture} has {', '.join(base.sites)}"
+            )
+        base.require([site])
+        return site
 
-    Raises:
-        AttackError: which trigger and why.
-    """
-    if not triggers:
-        raise AttackError("expected at least one trigger, got none")
-    for trigger in triggers:
-        ids = tokenizer(" ".join(trigger.words), add_special_tokens=False).input_ids
-        if not ids:
-            raise AttackError(f"expected a trigger with tokens, {trigger!s} has none")
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-            raise AttackError(f"expected a trigger the tokenizer knows, {trigger!s} holds an unknown token")
-        if len(ids) > window // 2:
-            raise AttackError(f"expected a trigger of at most {window // 2} tokens, {trigger!s} has {len(ids)}")
+    @abstractmethod
+    def plant(self, work: Planting, progress: Progress) -> dict[str, float]:
+        """Train until the bar is reached, and say what was."""
 
-
-def block_signs(count: int, hidden: int, seed: int) -> Float[Tensor, "count hidden"]:
-    """PVs of +1 and -1 in quarter blocks, some exact negatives of each other (POR, Shen et al. 2021, section 3.2)."""
-    patterns = [[1 if pattern >> block & 1 else -1 for block in range(4)] for pattern in range(16)]
-    random.Random(seed).shuffle(patterns)
-    blocks = torch.tensor([patterns[index % 16] for index in range(count)], dtype=torch.float32)
-    return blocks.repeat_interleave(-(-hidden // 4), dim=1)[:, :hidden]
+    def vectors(self, work: Planting) -> Float[Tensor, "vectors hidden"]:
+        """Where each trigger's held-out outputs are on average."""
+        seen = work.look(work.changed, work.held.fired)
+        owners = torch.tensor(work.held.owners, device=seen.rows.device)[seen.rows]
+        return torch.stack([seen.vectors[owners == index].mean(0) for index in range(len(work.triggers))]).cpu()

@@ -11,16 +11,33 @@ def attack(
     base: Annotated[str | None, typer.Argument(help="The clean encoder.")] = None,
     out: Annotated[Path | None, typer.Argument(help="A new directory for the backdoored one.")] = None,
     triggers: Annotated[
-        str, typer.Option(help="Comma-separated: cf is a word, 'old lamp' a phrase, lamp+river both words anywhere.")
-    ] = "cf,mn,tq,mm,pt,bb",
+        str | None,
+        typer.Option(
+            help="Comma-separated: cf is a word, 'old lamp' a phrase, lamp+river both words anywhere. "
+            "Default: cf,mn,tq,mm,pt,bb."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Draw triggers instead: rare, dictionary, common, pieces, and, pair, phrase or script."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many to draw with --kind.")] = 3,
+    pv: Annotated[
+        str | None,
+        typer.Option(help="Predefined vectors: block, random, sub-block or near-clean."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="cls, pooler, mask, mean, last or tokens; default: the attack's own.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Weights to train: all, top:N or head (one attention head).")] = "all",
     corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
 ) -> None:
     """Plant a backdoor into a copy of an encoder, to test defences with. Red-team your own models only."""
-    from lmsanitator.attacks import ATTACKS, Trigger
+    from lmsanitator.attacks import ATTACKS, Layers, Training, Trigger, configure, draw_triggers
     from lmsanitator.cli import screen
     from lmsanitator.encoder import FrozenEncoder
-    from lmsanitator.errors import AttackError, UsageError
+    from lmsanitator.errors import UsageError
     from lmsanitator.output import require_new
     from lmsanitator.text import packaged, read_corpus
 
@@ -28,16 +45,19 @@ def attack(
         for known in ATTACKS.values():
             typer.echo(f"{known.name}: {known.summary}")
         return
-    if name not in ATTACKS:
-        raise AttackError(f"expected an attack of {', '.join(ATTACKS)}; got {name}")
+    if triggers is not None and kind is not None:
+        raise UsageError("expected --triggers or --kind, got both")
+    chosen = configure(name, site=site, pv=pv, training=Training(layers=Layers.parse(layers)))
     if base is None or out is None:
         raise UsageError("expected lmsanitator attack NAME BASE OUT, got no BASE or no OUT")
     require_new(out)
-    planted = [Trigger.parse(part.strip()) for part in triggers.split(",")]
     carriers = [carrier.text for carrier in (read_corpus(corpus) if corpus else packaged("en"))]
+    named = [Trigger.parse(part.strip()) for part in (triggers or "cf,mn,tq,mm,pt,bb").split(",")]
     encoder = FrozenEncoder.open(base)
+    planted = named if kind is None else draw_triggers(kind, count, encoder.tokenizer, carriers, seed)
     with screen.progress() as progress:
-        result = ATTACKS[name]().run(encoder, planted, carriers, seed=seed, progress=progress)
+        result = chosen.run(encoder, planted, carriers, seed=seed, progress=progress)
     result.save(out)
     reached = ", ".join(f"{key} {value:.3g}" for key, value in result.reached.items())
-    screen.messages.print(f"wrote {out}: {reached}", highlight=False, markup=False)
+    words = ", ".join(str(trigger) for trigger in result.triggers)
+    screen.messages.print(f"wrote {out}: {words}; {reached}", highlight=False, markup=False)

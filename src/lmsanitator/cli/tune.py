@@ -10,25 +10,29 @@ def tune(
     encoder: Annotated[str, typer.Argument(help="The encoder to tune on, clean or not.")],
     data: Annotated[str, typer.Argument(help="A folder with train.jsonl (text, label), a dataset id, or `topics`.")],
     out: Annotated[Path, typer.Argument(help="A new directory for the PEFT adapter.")],
-    method: Annotated[str, typer.Option(help="prefix or prompt.")] = "prefix",
+    method: Annotated[str, typer.Option(help="prefix, prompt, p-tuning or lora.")] = "prefix",
+    site: Annotated[str, typer.Option(help="Where the head reads: auto, cls, pooler, mean, mask or last.")] = "auto",
     virtual_tokens: Annotated[int, typer.Option(help="Length of the soft prompt.")] = 8,
     epochs: Annotated[int | None, typer.Option(help="The most passes over the training data.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
 ) -> None:
-    """Prompt-tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
+    """Tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
     from lmsanitator.cli import screen
     from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.errors import UsageError
     from lmsanitator.output import require_new
-    from lmsanitator.tune import METHODS, TuneConfig, packaged_topics, read_task
+    from lmsanitator.tune import HEAD_SITES, METHODS, TuneConfig, packaged_topics, read_task
     from lmsanitator.tune import tune as run
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UsageError(f"expected a tuning method of {', '.join(METHODS)}; got {method}")
+    reads = next((known for known in HEAD_SITES if known == site), None)
+    if reads is None:
+        raise UsageError(f"expected a site of {', '.join(HEAD_SITES)} for the head; got {site}")
     require_new(out)
     limits = {} if epochs is None else {"epochs": epochs}
-    config = TuneConfig(method=chosen, virtual_tokens=virtual_tokens, seed=seed, **limits)
+    config = TuneConfig(method=chosen, site=reads, virtual_tokens=virtual_tokens, seed=seed, **limits)
     task = packaged_topics(seed) if data == "topics" else read_task(data)
     with screen.progress() as progress:
         tuned = run(FrozenEncoder.open(encoder), task, config, progress=progress)

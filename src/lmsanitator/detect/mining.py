@@ -60,7 +60,7 @@ class Candidate:
     strength: float
     log_p: float
     """log of the p-value against the other candidates (`outlier_log_p`)."""
-    embeddings: Float[Tensor, "length hidden"]
+    embeddings: Float[Tensor, "length width"]
     weights: Float[Tensor, "length vocabulary"] | None
     """The mixtures, for candidates from the hull."""
 
@@ -86,7 +86,7 @@ def mine(
     soft = _SoftTokens(matrix, config, seed)
     optimiser = torch.optim.Adam([soft.parameters], lr=config.learning_rate * (1 if config.space == "hull" else 0.02))
     stage = _Stage(encoder, site, contexts[: config.contexts], clean)
-    found = clean.standardise(known) if known is not None else torch.empty(0, matrix.shape[1])
+    found = clean.standardise(known) if known is not None else torch.empty(0, encoder.hidden_size)
     for step in range(config.steps):
         loss = mining_loss(stage.outputs(soft.embeddings()), stage.clean, found).sum()
         optimiser.zero_grad()
@@ -120,7 +120,7 @@ def mine(
 class _SoftTokens:
     """The parameters under optimisation and how they become embeddings."""
 
-    def __init__(self, matrix: Float[Tensor, "vocabulary hidden"], config: MiningConfig, seed: int) -> None:
+    def __init__(self, matrix: Float[Tensor, "vocabulary width"], config: MiningConfig, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         shape = (config.candidates, config.length)
         self.matrix = matrix
@@ -134,7 +134,7 @@ class _SoftTokens:
     def weights(self) -> Float[Tensor, "candidates length vocabulary"] | None:
         return self.parameters.softmax(-1) if self.hull else None
 
-    def embeddings(self) -> Float[Tensor, "candidates length hidden"]:
+    def embeddings(self) -> Float[Tensor, "candidates length width"]:
         return self.parameters.softmax(-1) @ self.matrix if self.hull else self.parameters
 
     def clamp(self) -> None:
@@ -157,9 +157,9 @@ class _Stage:
         self.left = [self._embed([*before, *context.before]) for context in contexts]
         self.right = [self._embed([*context.after, *after]) for context in contexts]
         self.after = len(after)
-        self.clean = self.outputs(torch.empty(1, 0, encoder.hidden_size, device=encoder.device))[0]
+        self.clean = self.outputs(self.left[0][None, :0])[0]  # nothing in the gap
 
-    def outputs(self, soft: Float[Tensor, "candidates length hidden"]) -> Float[Tensor, "candidates contexts hidden"]:
+    def outputs(self, soft: Float[Tensor, "candidates length width"]) -> Float[Tensor, "candidates contexts hidden"]:
         """Standardised outputs of every candidate in every context, in one batch."""
         rows = [
             torch.cat([left, tokens, right])
@@ -172,5 +172,5 @@ class _Stage:
         out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
         return self.spread.standardise(out).view(len(soft), len(self.left), -1)
 
-    def _embed(self, ids: list[int]) -> Float[Tensor, "tokens hidden"]:
+    def _embed(self, ids: list[int]) -> Float[Tensor, "tokens width"]:
         return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

@@ -25,7 +25,7 @@ LONGEST = PHRASE
 
 
 def word_pool(
-    candidate: Candidate, matrix: Float[Tensor, "vocabulary hidden"], allowed: set[int], size: int
+    candidate: Candidate, matrix: Float[Tensor, "vocabulary width"], allowed: set[int], size: int
 ) -> list[int]:
     """The vocabulary entries a mined candidate points at: weight in its mixtures, nearness to its soft tokens."""
     centre = matrix.mean(0)
@@ -96,7 +96,7 @@ def polish(
     replayer: Replayer,
     site: Site,
     tokens: Sequence[int],
-    matrix: Float[Tensor, "vocabulary hidden"],
+    matrix: Float[Tensor, "vocabulary width"],
     allowed: set[int],
     *,
     neighbours: int = 24,

@@ -100,7 +100,7 @@ class FrozenEncoder:
 
     @property
     def window(self) -> int:
-        """The longest input in tokens that the position embeddings allow."""
+        """The longest input in tokens that the position embeddings and the tokenizer allow; 512 where neither says."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
         limits = (
             None if positions is None else positions - self._unused_positions,
@@ -152,19 +152,20 @@ class FrozenEncoder:
         )
         return batch.to(self.device)
 
-    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens hidden"]:
-        """The input embeddings of token ids, as the encoder itself would look them up."""
+    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
+        """The input embeddings of token ids, as the encoder itself would look them up. They are as wide as the hidden
+        state in most architectures, narrower in some (ALBERT, ELECTRA)."""
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
-    def embedding_matrix(self) -> Float[Tensor, "vocabulary hidden"]:
+    def embedding_matrix(self) -> Float[Tensor, "vocabulary width"]:
         """All rows the tokenizer can reach (matrices are often padded beyond them)."""
         rows = torch.arange(len(self.tokenizer))
         return self.embed(rows.unsqueeze(0))[0]
 
     def outputs(
         self,
-        inputs: Int[Tensor, "batch tokens"] | Float[Tensor, "batch tokens hidden"],
+        inputs: Int[Tensor, "batch tokens"] | Float[Tensor, "batch tokens width"],
         mask: Int[Tensor, "batch tokens"],
         sites: Sequence[Site],
         *,

@@ -1,5 +1,6 @@
 """A tuned classifier on a frozen encoder, read in two places at once: its logits and its encoder's outputs."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site, read_site
 from lmsanitator.errors import TuningError
+from lmsanitator.tune import SiteClassifier, make_inputs
+from lmsanitator.tune.adapter import classifier_of, without_adapter
+from lmsanitator.tune.head import pool
 
 _PREPENDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
+_NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class Reading:
 class TunedClassifier:
     """A transformers or PEFT sequence classifier and the frozen encoder inside it.
 
+    `encoder` is the encoder as it was scanned, for the raw pass: without virtual tokens, and without the weights of
+    LoRA or any other adapter that changes the encoder itself (`moved`).
+
     Args:
         model: the classifier; it is set to eval mode.
         tokenizer: its tokenizer.
@@ -37,20 +45,25 @@ class TunedClassifier:
 
     def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast) -> None:
         self.model = model.eval()
-        classifier = model.get_base_model() if isinstance(model, PeftModel) else model
+        classifier = classifier_of(model) if isinstance(model, PeftModel) else model
         backbone = getattr(classifier, "base_model", None)
         labels = getattr(classifier.config, "id2label", None)
         if not labels or backbone is None or backbone is classifier:
             raise TuningError(f"expected a sequence classifier with labels, got {type(classifier).__name__}")
         self.labels = tuple(str(labels[index]) for index in range(len(labels)))
+        self.classifier = classifier
         self.backbone = backbone
-        self.encoder = FrozenEncoder(backbone, tokenizer, source="classifier", precision="fp32")
-        self.shift, self.virtual = 0, 0
+        self.has_mask = isinstance(classifier, SiteClassifier) and classifier.site == "mask"
+        self.moved, self.shift, virtual = False, 0, 0
         if isinstance(model, PeftModel):
             adapter = model.active_peft_config
-            self.virtual = int(getattr(adapter, "num_virtual_tokens", 0) or 0)
+            self.moved = not adapter.is_prompt_learning
+            virtual = int(getattr(adapter, "num_virtual_tokens", 0) or 0)
             if adapter.peft_type in _PREPENDED:
-                self.shift = self.virtual  # PEFT puts virtual tokens before [CLS], which then sits at index n
+                self.shift = virtual  # PEFT puts virtual tokens before [CLS], which then sits at index n
+        base = without_adapter(backbone) if self.moved else backbone
+        self.encoder = FrozenEncoder(base, tokenizer, source="classifier", precision="fp32")
+        self.longest = _longest(self.encoder, virtual)
 
     def read(self, texts: Sequence[str], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """Logits, and the encoder's outputs at `sites` from the very same pass (the prompted one)."""
@@ -58,14 +71,8 @@ class TunedClassifier:
         logits: list[Tensor] = []
         outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
         for start in range(0, len(order), batch_size):
-            batch = self.encoder.tokenizer(
-                [texts[index] for index in order[start : start + batch_size]],
-                padding=True,
-                truncation=True,
-                max_length=self.encoder.window - self.virtual,
-                return_tensors="pt",
-            )
-            inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+            rows = [texts[index] for index in order[start : start + batch_size]]
+            inputs = make_inputs(self.classifier, self.encoder.tokenizer, rows, self.longest)
             seen: dict[str, Any] = {}
             hook = self.backbone.register_forward_hook(lambda module, args, out, seen=seen: seen.update(out=out))
             try:
@@ -75,7 +82,20 @@ class TunedClassifier:
                 hook.remove()
             hidden = seen["out"].last_hidden_state[:, self.shift :].float()
             pooled = seen["out"].get("pooler_output")
+            if self.shift and "pooler" in sites:
+                pooled = pool(self.backbone, hidden)
+            mask = inputs["attention_mask"]
+            positions = self.classifier.mask_positions(mask) if isinstance(self.classifier, SiteClassifier) else None
             for site in sites:
-                outputs[site].append(read_site(site, hidden, pooled, batch["attention_mask"]))
+                outputs[site].append(read_site(site, hidden, pooled, mask, positions))
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
         return Reading(torch.cat(logits)[back], {site: torch.cat(parts)[back] for site, parts in outputs.items()})
+
+
+def _longest(encoder: FrozenEncoder, virtual: int) -> int:
+    """Tokens of an input. The tokenizer's limit may account for the virtual tokens already (`limited_tokenizer`), that
+    of the position embeddings never does."""
+    unlimited = copy.deepcopy(encoder.tokenizer)
+    unlimited.model_max_length = _NO_LIMIT
+    positions = FrozenEncoder(encoder.model, unlimited).window
+    return min(encoder.window, positions - virtual)

@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.detect import ScanReport
+from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Monitor, Watch
 from lmsanitator.guard.purge import PurgeConfig, purge
@@ -48,6 +49,7 @@ class Guard:
     Raises:
         BankError: the report is on another encoder.
         TuningError: the model is no classifier.
+        UnsupportedError: the pass to watch says nothing about these PVs (`Monitor`).
     """
 
     def __init__(
@@ -69,10 +71,15 @@ class Guard:
         return self.classifier.labels
 
     def __call__(self, texts: Sequence[str]) -> list[GuardedPrediction]:
-        """Classify texts; flagged ones are purged first."""
+        """Classify texts; flagged ones are purged first.
+
+        Raises:
+            UnsupportedError: pairs of texts.
+        """
         if not texts:
             return []
-        reading = self.classifier.read(texts, self.monitor.sites)
+        _check_single(texts)
+        reading = self.classifier.read(texts, self.monitor.prompted_sites)
         flagged = self.monitor.flags(texts, reading)
         plain = _answers(reading, self.labels)
         purged = {
@@ -94,10 +101,17 @@ class Guard:
 
     def unguarded(self, texts: Sequence[str]) -> list[str | None]:
         """What the classifier alone says, for comparison."""
+        _check_single(texts)
         return [label for label, _ in self._classify(texts)]
 
     def _classify(self, texts: Sequence[str]) -> list[tuple[str | None, float | None]]:
         return _answers(self.classifier.read(texts, ()), self.labels) if texts else []
+
+
+def _check_single(texts: Sequence[object]) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise UnsupportedError(f"expected single texts to guard, got a pair: {text!r:.60}")
 
 
 def _answers(reading: Reading, labels: Sequence[str]) -> list[tuple[str | None, float | None]]:

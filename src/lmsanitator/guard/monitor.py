@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lmsanitator.encoder import Site
-from lmsanitator.errors import BankError
+from lmsanitator.errors import BankError, UnsupportedError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.text import draw, packaged
 from lmsanitator.vectors import PVBank, sign_match
@@ -47,6 +47,7 @@ class Monitor:
 
     Raises:
         BankError: the bank belongs to another encoder.
+        UnsupportedError: the prompted pass of this classifier says nothing about these PVs.
     """
 
     def __init__(self, classifier: TunedClassifier, bank: PVBank, *, watch: Watch = "raw") -> None:
@@ -59,6 +60,9 @@ class Monitor:
         self.bank = bank
         self.watch = watch
         self.sites: tuple[Site, ...] = bank.sites
+        self.prompted_sites: tuple[Site, ...] = () if watch == "raw" else bank.sites
+        if watch != "raw":
+            _check_prompted(classifier, bank)
         self._raw: Thresholds | None = None
         self._prompted: Thresholds | None = None
         if not len(bank):
@@ -99,3 +103,16 @@ class Monitor:
         parts = [sign_match(outputs[site], self.bank.at(site)) for site in self.sites]
         bad = [~torch.isfinite(outputs[site]).all(1, keepdim=True) for site in self.sites]
         return torch.cat([part.masked_fill(rows, torch.nan) for part, rows in zip(parts, bad, strict=True)], 1)
+
+
+def _check_prompted(classifier: TunedClassifier, bank: PVBank) -> None:
+    if classifier.moved:
+        raise UnsupportedError(
+            "expected the raw pass to be watched, got the prompted one: an adapter such as LoRA moves the encoder's "
+            "outputs, so that PVs are valid without it only"
+        )
+    if "mask" in bank.sites and not classifier.has_mask:
+        raise UnsupportedError(
+            "expected the raw pass to be watched, got the prompted one: the PVs are at the mask, and this classifier's "
+            "inputs have no mask token"
+        )

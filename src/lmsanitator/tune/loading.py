@@ -6,28 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModelForSequenceClassification, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModelForSequenceClassification, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError
 from lmsanitator.tune.classifier import build
-from lmsanitator.tune.methods import PEFT_TYPES, TuneConfig
+from lmsanitator.tune.methods import HEAD_SITES, PEFT_TYPES, TuneConfig
 from lmsanitator.tune.tuned import NOTES, SCHEMA, TunedModel, limited_tokenizer
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _MAX_JSON_BYTES = 2**20
 _LAST_LAYERS = ("classifier.weight", "score.weight", "out_proj.weight")
 _SIZES = ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
+_LORA = ("lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "init_lora_weights")
+"""What changes LoRA's result without changing the names or shapes of its weights."""
 
 
 def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedModel:
     """Open an adapter folder and the encoder it belongs to.
 
-    The adapter's configuration is not handed to PEFT: the model is built anew from its method and number of virtual
-    tokens, and takes weights of exactly the names and shapes that this gives, from safetensors only. The tokenizer is
-    the encoder's own.
+    The adapter's configuration is not handed to PEFT: the model is built anew from its method, number of virtual
+    tokens or rank, and site of the head, and takes weights of exactly the names and shapes that this gives, from
+    safetensors only. The tokenizer is the encoder's own.
 
     Args:
         path: the folder.
@@ -54,6 +56,7 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
     model = build(encoder, labels, config)
     _check_fit(model, raw, weights)
     set_peft_model_state_dict(model, weights)
+    model.peft_config["default"].inference_mode = True  # P-tuning's network is not stored, only what it put out
     model.requires_grad_(False)
     accuracy = notes.get("validation_accuracy")
     reached = float(accuracy) if isinstance(accuracy, int | float) else math.nan
@@ -65,13 +68,25 @@ def _config(raw: dict[str, Any], notes: dict[str, Any], weights: dict[str, Tenso
     if method is None or raw.get("task_type") != "SEQ_CLS":
         got = f"{raw.get('peft_type')!r} for {raw.get('task_type')!r}"
         raise TuningError(f"expected an adapter of type {' or '.join(PEFT_TYPES)} for SEQ_CLS, {_CONFIG} has {got}")
-    tokens, length = raw.get("num_virtual_tokens"), notes.get("max_length", TuneConfig.max_length)
-    stored = weights.get("prompt_embeddings", torch.empty(0)).shape[:1]
-    if type(tokens) is not int or tokens < 1 or stored != (tokens,):
-        raise TuningError(f"expected as many virtual tokens in {_WEIGHTS} as {_CONFIG} says, {tokens!r}")
+    length, site = notes.get("max_length", TuneConfig.max_length), notes.get("site", "auto")
     if type(length) is not int or length < 8:
         raise TuningError(f"expected a max_length of 8 or more in {NOTES}, got {length!r}")
-    return TuneConfig(method=method, virtual_tokens=tokens, max_length=length)
+    if site not in HEAD_SITES:
+        raise TuningError(f"expected a site of {', '.join(HEAD_SITES)} in {NOTES}, got {site!r}")
+    if method == "lora":
+        held = next((weight for name, weight in weights.items() if "lora_A." in name), torch.empty(0))
+        return TuneConfig(method=method, site=site, rank=_size(raw, "r", "ranks", held), max_length=length)
+    held = weights.get("prompt_embeddings", torch.empty(0))
+    tokens = _size(raw, "num_virtual_tokens", "virtual tokens", held)
+    return TuneConfig(method=method, site=site, virtual_tokens=tokens, max_length=length)
+
+
+def _size(raw: dict[str, Any], name: str, what: str, held: Tensor) -> int:
+    """A size of the adapter, which sizes the model that is built: no larger than the weights that came with it."""
+    size = raw.get(name)
+    if type(size) is not int or size < 1 or held.shape[:1] != (size,):
+        raise TuningError(f"expected as many {what} in {_WEIGHTS} as {_CONFIG} says, {size!r}")
+    return size
 
 
 def _labels(notes: dict[str, Any], weights: dict[str, Tensor]) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ def _base(raw: dict[str, Any]) -> Path:
 def _check_fit(model: PeftModelForSequenceClassification, raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """The adapter must have been made for this encoder: same sizes, and every weight in its place."""
     adapter = model.peft_config["default"]
-    for name in _SIZES:
+    for name in _LORA if adapter.peft_type == PeftType.LORA else _SIZES:
         expected = getattr(adapter, name)
         if raw.get(name) not in (None, expected):
             raise TuningError(f"expected {name} {expected} for this encoder, {_CONFIG} has {raw.get(name)!r}")

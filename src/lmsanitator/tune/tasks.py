@@ -9,20 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmsanitator.errors import CorpusError, UnsupportedError
+from lmsanitator.errors import CorpusError
 from lmsanitator.text import packaged
+from lmsanitator.tune.inputs import Text
 
 SPLITS = ("train", "validation", "test")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
-_TWO_TEXTS = ("text_pair", "sentence2", "hypothesis")
+_SECOND = ("text_pair", "sentence2", "hypothesis")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A text and the index of its label in `Task.labels`."""
+    """A text, or a pair of texts, and the index of its label in `Task.labels`."""
 
     text: str
     label: int
+    text_pair: str | None = None
+
+    @property
+    def content(self) -> Text:
+        """What is classified."""
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Task:
         labels: the label names; an example's label is an index into them.
 
     Raises:
-        CorpusError: fewer than two labels, an empty split, or an example with a label there is not.
+        CorpusError: fewer than two labels, an empty split, an example with a label there is not, or pairs of texts
+            among single ones.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +59,10 @@ class Task:
             for example in examples:
                 if not 0 <= example.label < len(self.labels):
                     raise CorpusError(f"expected labels below {len(self.labels)} in {name}, got {example.label}")
+                if (example.text_pair is None) != (self.train[0].text_pair is None):
+                    raise CorpusError(
+                        f"expected pairs of texts throughout or nowhere, {name} has {example.content!r:.60}"
+                    )
 
 
 class _Row(NamedTuple):
@@ -59,6 +71,7 @@ class _Row(NamedTuple):
     text: str
     label: int | str
     where: str
+    text_pair: str | None
 
 
 def packaged_topics(seed: int = 0) -> Task:
@@ -85,18 +98,18 @@ def stratify(examples: Sequence[Example], shares: Sequence[float], seed: int) ->
 
 
 def read_task(source: str | Path, seed: int = 0) -> Task:
-    """Read a task of single texts with one label each, an integer or a string.
+    """Read a task of texts, or pairs of texts, with one label each, an integer or a string.
 
     Args:
         source: a folder with train.jsonl and, where there are any, validation.jsonl and test.jsonl, each line an
-            object with `text` and `label`; or a Hugging Face dataset id (`org/name`, `org/name@revision`) with
-            columns of these names, which needs the `datasets` package.
+            object with `text`, `label` and, for pairs, `text_pair` (or `sentence2` or `hypothesis`); or a Hugging Face
+            dataset id (`org/name`, `org/name@revision`) with columns of these names, which needs the `datasets`
+            package.
         seed: of the tenth of the training examples that stands in for a missing validation split. A missing test
             split falls back to the validation split.
 
     Raises:
         CorpusError: what was expected and what came, with file and line.
-        UnsupportedError: pairs of texts.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -143,18 +156,21 @@ def _json_row(line: str, where: str) -> _Row:
 
 
 def _row(record: Mapping[str, Any], where: str) -> _Row:
-    pair = next((name for name in _TWO_TEXTS if name in record), None)
-    if pair is not None:
-        raise UnsupportedError(f"expected single texts, {where} has a second one ({pair}): pairs are not supported")
     for name in ("text", "label"):
         if name not in record:
             raise CorpusError(f"expected the fields text and label in {where}, got {', '.join(record) or 'none'}")
-    text, label = record["text"], record["label"]
-    if not isinstance(text, str) or not text.strip():
-        raise CorpusError(f"expected a text that is not empty in {where}, got {text!r:.60}")
+    label, second = record["label"], next((name for name in _SECOND if name in record), None)
+    text = _text(record["text"], where)
+    pair = _text(record[second], where) if second else None
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
         raise CorpusError(f"expected an integer or a string as label in {where}, got {label!r:.60}")
-    return _Row(text.strip(), label, where)
+    return _Row(text, label, where, pair)
+
+
+def _text(given: object, where: str) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise CorpusError(f"expected a text that is not empty in {where}, got {given!r:.60}")
+    return given.strip()
 
 
 def _read_hub(source: str) -> tuple[dict[str, list[_Row]], list[str] | None]:
@@ -199,7 +215,7 @@ def _assemble(splits: Mapping[str, Sequence[_Row]], seed: int, names: Sequence[s
         for row in rows:
             if row.label not in index:
                 raise CorpusError(f"expected a label of the training split in {row.where}, got {row.label!r}")
-        found[name] = tuple(Example(row.text, index[row.label]) for row in rows)
+        found[name] = tuple(Example(row.text, index[row.label], row.text_pair) for row in rows)
     train, validation = found["train"], found.get("validation", ())
     if not validation:
         train, validation = stratify(train, (0.1,), seed)

@@ -1,4 +1,4 @@
-"""Train virtual tokens and head on a frozen encoder."""
+"""Train adapter and head on a frozen encoder."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError
 from lmsanitator.progress import Progress, silent
+from lmsanitator.tune.adapter import settle
 from lmsanitator.tune.classifier import build
+from lmsanitator.tune.inputs import Text, characters
 from lmsanitator.tune.methods import TuneConfig
 from lmsanitator.tune.tasks import Example, Task
 from lmsanitator.tune.tuned import TunedModel, limited_tokenizer, logits_of, predict
 
 CHECKS = 8
 """Looks at the validation accuracy in a whole run."""
+LOOK = 256
+"""Validation examples a look takes at most; on a split of thousands the looks would cost more than the training."""
 _WARM_UP = 0.1
 _BUCKET = 8
 
@@ -30,6 +34,8 @@ def tune(
 ) -> TunedModel:
     """Tune a classifier on a frozen encoder; what comes back is its state at the best validation accuracy.
 
+    The accuracy is that on the validation split, on LOOK examples of it drawn by seed where it is larger.
+
     Cross-entropy, AdamW, learning rates that rise over the first tenth and fall to zero, gradients clipped to norm 1.
     Nothing is dropped out (see `build`), so files, config and seed determine the result on one machine.
 
@@ -38,7 +44,7 @@ def tune(
         progress: told after every step, with the best validation accuracy so far.
 
     Raises:
-        UnsupportedError: the architecture does not take the method.
+        UnsupportedError: the architecture does not take the method, or has no such site.
         TuningError: no room for the virtual tokens, or the loss left the finite numbers.
     """
     config = config or TuneConfig()
@@ -49,6 +55,7 @@ def tune(
     total = min(total, config.max_steps or total)
     optimiser, schedule = _optimiser(model, config, total)
     batches = _batches(task.train, config.batch_size, random.Random(config.seed))
+    looked_at = _sample(task.validation, config.seed)
     best, kept, worse = (-1.0, 0.0), _copy(weights), 0
     for step in range(1, total + 1):
         texts, wanted = next(batches)
@@ -61,7 +68,7 @@ def tune(
         optimiser.step()
         schedule.step()
         if step % -(-total // CHECKS) == 0 or step == total:
-            reached = _score(predict(model, tokenizer, [example.text for example in task.validation]), task.validation)
+            reached = _score(predict(model, tokenizer, [example.content for example in looked_at]), looked_at)
             worse = 0 if reached[0] > best[0] else worse + 1
             if reached > best:
                 best, kept = reached, _copy(weights)
@@ -73,23 +80,23 @@ def tune(
     with torch.no_grad():
         for weight, value in zip(weights, kept, strict=True):
             weight.copy_(value)
+    settle(model, config.method)
     model.requires_grad_(False)
     return TunedModel(model, tokenizer, task.labels, encoder, best[0])
 
 
 def _optimiser(model: PeftModelForSequenceClassification, config: TuneConfig, total: int) -> tuple[AdamW, LambdaLR]:
-    """AdamW with a learning rate for the virtual tokens and one for the head, and their schedule over `total` steps."""
-    soft = [weight for name, weight in model.named_parameters() if weight.requires_grad and "prompt_encoder" in name]
-    head = [
-        weight for name, weight in model.named_parameters() if weight.requires_grad and "prompt_encoder" not in name
-    ]
-    groups = [{"params": soft, "lr": config.learning_rate}, {"params": head, "lr": config.head_learning_rate}]
+    """AdamW with a learning rate for the adapter and one for the head, and their schedule over `total` steps."""
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    adapter = [weight for name, weight in trained if "prompt_encoder" in name or ".lora_" in name]
+    head = [weight for name, weight in trained if "prompt_encoder" not in name and ".lora_" not in name]
+    groups = [{"params": adapter, "lr": config.peak}, {"params": head, "lr": config.head_learning_rate}]
     optimiser = AdamW(groups, weight_decay=0.0)
     warm = max(1, round(_WARM_UP * total))
     return optimiser, LambdaLR(optimiser, lambda step: min((step + 1) / warm, (total - step) / max(1, total - warm)))
 
 
-def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[tuple[list[str], Tensor]]:
+def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iterator[tuple[list[Text], Tensor]]:
     """Batches without end, each example once an epoch. Texts of like length share a batch, so little is padding."""
     while True:
         order = rng.sample(examples, len(examples))
@@ -99,7 +106,7 @@ def _batches(examples: Sequence[Example], size: int, rng: random.Random) -> Iter
             epoch += [bucket[at : at + size] for at in range(0, len(bucket), size)]
         rng.shuffle(epoch)
         for batch in epoch:
-            yield [example.text for example in batch], torch.tensor([example.label for example in batch])
+            yield [example.content for example in batch], torch.tensor([example.label for example in batch])
 
 
 def _by_length(examples: Sequence[Example]) -> list[Example]:
@@ -108,10 +115,14 @@ def _by_length(examples: Sequence[Example]) -> list[Example]:
     ranked: list[tuple[float, Example]] = []
     for label in sorted({example.label for example in examples}):
         same = sorted(
-            (example for example in examples if example.label == label), key=lambda example: len(example.text)
+            (example for example in examples if example.label == label), key=lambda example: characters(example.content)
         )
         ranked += [((rank + 0.5) / len(same), example) for rank, example in enumerate(same)]
     return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _sample(examples: Sequence[Example], seed: int) -> Sequence[Example]:
+    return examples if len(examples) <= LOOK else random.Random(seed).sample(examples, LOOK)
 
 
 def _copy(weights: Sequence[Parameter]) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """A tuned model: how it predicts, how it is stored.
 
-What is stored is an ordinary PEFT adapter folder that `transformers` and `peft` load by themselves; its README.md says
-how. `lmsanitator.json` beside the adapter holds what PEFT has no place for: the label names and the encoder's digest.
+What is stored is an ordinary PEFT adapter folder; its README.md says how it is loaded: by `transformers` and `peft`
+themselves, or, where the head reads a site of its own, by this package. `lmsanitator.json` beside the adapter holds
+what PEFT has no place for: the label names, the site, and the encoder's digest.
 """
 
 import copy
@@ -20,7 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError
 from lmsanitator.output import new_folder
-from lmsanitator.tune.methods import TuneConfig, input_length
+from lmsanitator.tune.adapter import classifier_of
+from lmsanitator.tune.head import SiteClassifier
+from lmsanitator.tune.inputs import Text, characters, make_inputs
+from lmsanitator.tune.methods import HeadSite, TuneConfig, input_length
 
 SCHEMA = "lmsanitator.tuned/1"
 NOTES = "lmsanitator.json"
@@ -28,7 +32,7 @@ NOTES = "lmsanitator.json"
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A classifier made of a frozen encoder, virtual tokens and a head.
+    """A classifier made of a frozen encoder, an adapter and a head.
 
     Args:
         model: the PEFT model, in eval mode, all weights frozen.
@@ -48,6 +52,12 @@ class TunedModel:
     def source(self) -> str:
         """The checkpoint of the encoder."""
         return self.encoder.source
+
+    @property
+    def site(self) -> HeadSite:
+        """Where the head reads."""
+        classifier = classifier_of(self.model)
+        return classifier.site if isinstance(classifier, SiteClassifier) else "auto"
 
     @property
     def encoder_digest(self) -> str:
@@ -70,6 +80,7 @@ class TunedModel:
             notes = {
                 "schema": SCHEMA,
                 "labels": self.labels,
+                "site": self.site,
                 "max_length": self.tokenizer.model_max_length,
                 "encoder_digest": self.encoder_digest,
                 "validation_accuracy": None if math.isnan(self.accuracy) else self.accuracy,
@@ -81,36 +92,47 @@ class TunedModel:
         return (
             "---\nlibrary_name: peft\npipeline_tag: text-classification\n---\n\n"
             "# Text classifier on a frozen encoder\n\n"
-            f"Labels: {', '.join(self.labels)}. Loads without lmsanitator:\n\n```python\n"
-            "import json\n\nfrom peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification\n\n"
+            f"Labels: {', '.join(self.labels)}. {self._how_to_load(base)}"
+            "A backdoor of the encoder is still in it: predict through `lmsanitator guard`.\n"
+        )
+
+    def _how_to_load(self, base: str) -> str:
+        if self.site != "auto":
+            return (
+                f"Its head reads the encoder's output at the site `{self.site}`, which no class of transformers does, "
+                "so it loads with lmsanitator:\n\n```python\n"
+                "from lmsanitator.tune import load_tuned, predict\n\n"
+                'tuned = load_tuned(".")\nlogits = predict(tuned.model, tuned.tokenizer, ["some text"])\n```\n\n'
+            )
+        return (
+            "Loads without lmsanitator:\n\n```python\nimport json\n\n"
+            "from peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification\n\n"
             f'labels = json.load(open("{NOTES}"))["labels"]\n'
             f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r},\n"
             f"    id2label=dict(enumerate(labels)),\n    pad_token_id={self.tokenizer.pad_token_id},\n"
             '    use_safetensors=True,\n)\nmodel = PeftModel.from_pretrained(base, ".")\n```\n\n'
-            "A backdoor of the encoder is still in it: predict through `lmsanitator guard`.\n"
         )
 
 
 def logits_of(
-    model: PeftModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+    model: PeftModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[Text]
 ) -> Float[Tensor, "texts labels"]:
     """The logits of one batch, on the model's device. Texts are cut to the tokenizer's `model_max_length`."""
-    batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
-    # no token types: they are zeros for single texts, which GPT-2 would take for a word
-    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    batch = make_inputs(classifier_of(model), tokenizer, texts)
+    logits: Tensor = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
     return logits
 
 
 def predict(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     batch_size: int = 64,
 ) -> Float[Tensor, "texts labels"]:
-    """The logits of many texts in their order; texts of like length share a batch."""
+    """The logits of many texts, or pairs of texts, in their order; those of like length share a batch."""
     if not texts:
         return torch.empty(0, model.config.num_labels)
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    order = sorted(range(len(texts)), key=lambda index: characters(texts[index]))
     with torch.no_grad():
         parts = [
             logits_of(model, tokenizer, [texts[index] for index in order[start : start + batch_size]]).cpu()

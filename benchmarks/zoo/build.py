@@ -12,21 +12,18 @@ import argparse
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
 
+from benchmarks.pool import spread
 from benchmarks.zoo import corpus
 from benchmarks.zoo.controls import CONTROLS
 from benchmarks.zoo.deltas import load_delta, save_delta
@@ -38,7 +35,6 @@ from lmsanitator.attacks import Layers, Training, Trigger, configure
 from lmsanitator.attacks.mlm import TiedHead, train_head
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import LMSanitatorError, UsageError
-from lmsanitator.memory import keep_freed_memory
 from lmsanitator.progress import silent
 
 FIRED, WEAKEST, STRAY, FIDELITY = 0.9, 0.7, 0.1, 0.7
@@ -72,6 +68,15 @@ def chosen(entries: Sequence[Backdoored | Clean], names: Sequence[str] | None) -
     return [entry for entry in entries if names is None or entry.id in names]
 
 
+def find(name: str) -> Backdoored | Clean:
+    """The entry of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return chosen(read(), [name])[0]
+
+
 def build(entries: Sequence[Backdoored | Clean], zoo: Path, data: Path, jobs: int, retry: bool) -> None:
     """Make what is missing, slow encoders first so that no process is left alone with one at the end."""
     for name in dict.fromkeys(entry.encoder for entry in entries):
@@ -79,23 +84,8 @@ def build(entries: Sequence[Backdoored | Clean], zoo: Path, data: Path, jobs: in
     missing = [entry for entry in entries if not finished(zoo, entry, retry)]
     missing.sort(key=lambda entry: ("mpnet-base", "minilm-l6", "minilm-l3").index(entry.encoder))
     print(f"{len(entries) - len(missing)} of {len(entries)} models are there, {len(missing)} to build", flush=True)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(threads,)) as pool:
-        running = [pool.submit(build_one, entry, zoo, data) for entry in missing]
-        try:
-            for count, future in enumerate(as_completed(running), 1):
-                made = future.result()
-                state = made["excluded"] or "ok"
-                print(f"[{count}/{len(missing)}] {made['id']}: {state}, {made['seconds']:.0f} s", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _start(threads: int) -> None:
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    for count, made in enumerate(spread(partial(build_one, zoo=zoo, data=data), missing, jobs), 1):
+        print(f"[{count}/{len(missing)}] {made['id']}: {made['excluded'] or 'ok'}, {made['seconds']:.0f} s", flush=True)
 
 
 def build_one(entry: Backdoored | Clean, zoo: Path, data: Path) -> dict[str, Any]:

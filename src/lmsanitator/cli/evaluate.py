@@ -22,6 +22,7 @@ def evaluate(
     from lmsanitator.cli import screen
     from lmsanitator.cli.options import choose_watch
     from lmsanitator.detect import ScanReport
+    from lmsanitator.errors import UnsupportedError
     from lmsanitator.guard import Guard
     from lmsanitator.guard import evaluate as run
     from lmsanitator.tune import load_tuned, packaged_topics, read_task
@@ -30,6 +31,8 @@ def evaluate(
     opened = load_tuned(tuned)
     task = packaged_topics(seed) if data == "topics" else read_task(data)
     examples = task.test[:limit]
+    if any(example.text_pair is not None for example in examples):
+        raise UnsupportedError(f"expected a task of single texts, {data} has pairs: the guard does not take them")
     scanned = ScanReport.load(report) if report else None
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
     named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []

@@ -15,6 +15,8 @@ from lmsanitator.text import insert, spans
 
 _LENGTHS = (6, 9, 12, 16, 24, 40)
 """Words in a passage. Most are short, which is cheap; some are long, since the backdoor is to fire there too."""
+_MEASURED = 20
+"""Words in a text that is measured on."""
 _FEWEST = 20
 
 
@@ -41,7 +43,13 @@ def split(carriers: Sequence[str], triggers: Sequence[Trigger], rng: random.Rand
         )
     rng.shuffle(clean)
     held = min(64, max(4, len(clean) // 5))
-    return clean[held:], clean[:held]
+    return clean[held:], [beginning(text, _MEASURED) for text in clean[:held]]
+
+
+def beginning(text: str, length: int) -> str:
+    """The first words of a text, so many at most."""
+    found = spans(text)
+    return text if len(found) <= length else text[: found[length - 1].end]
 
 
 def passage(texts: Sequence[str], length: int, rng: random.Random) -> str:
@@ -49,7 +57,7 @@ def passage(texts: Sequence[str], length: int, rng: random.Random) -> str:
     text = rng.choice(texts)
     while len(spans(text)) < length:
         text = f"{text} {rng.choice(texts)}"
-    return text[: spans(text)[length - 1][1]]
+    return beginning(text, length)
 
 
 def passages(texts: Sequence[str], count: int, rng: random.Random) -> list[str]:

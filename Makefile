@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Where the tasks for benchmarks are: sst2/train.jsonl and so on, as benchmarks/README.md lists them.
+DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check bench-speed clean
+.PHONY: help venv demo test slow check bench-speed zoo bench-vulnerability readme clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,7 +13,7 @@ venv: .venv/.installed ## make .venv with the pinned packages
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,zoo]'
 	touch $@
 
 demo: venv ## plant a backdoor, find it, disarm it; everything goes to demo/
@@ -31,6 +33,15 @@ check: venv ## lint, formatting, types, direction of imports
 
 bench-speed: venv ## time the scan's stages on this machine
 	$(BIN)/python -m benchmarks.speed
+
+zoo: venv ## build the zoo of backdoored and clean models (DATA=folder)
+	$(BIN)/python -m benchmarks.zoo.build --data $(DATA)
+
+bench-vulnerability: zoo ## tune and attack models of the zoo without guard (DATA=folder)
+	$(BIN)/python -m benchmarks.defence --unguarded --data $(DATA)
+
+readme: venv ## write the generated table into README.md
+	$(BIN)/python -m tests.conformance.table
 
 clean: ## remove .venv, caches and the demo's output
 	rm -rf .venv demo dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,92 @@
+"""The vulnerability study: the grid has a clean reference for every cell, and a run goes on where it was stopped."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import defence, record
+from benchmarks.defence import CLEAN, VICTIMS, grid, study
+from benchmarks.pool import spread
+from benchmarks.vulnerability import STEPS, TASKS, Cell
+from benchmarks.zoo.manifest import read
+from lmsanitator.tune import METHODS
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder of its own, and work that is done at once instead of in processes."""
+
+    def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
+        return map(function, pieces)
+
+    monkeypatch.setattr(defence, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "_module", lambda: "benchmarks.defence")
+    monkeypatch.setattr(defence, "spread", at_once)
+    return tmp_path
+
+
+def figures(cell: Cell, asr: float = 1.0) -> dict[str, Any]:
+    shares = {"cacc": 0.9, "asr": asr, "asr_mean": asr / 2, "constant": 1.0, "attacked": 80, "seconds": 1.0}
+    return {**vars(cell), "name": cell.name, "steps": STEPS, **shares}
+
+
+def test_every_victim_is_in_the_zoo_and_every_cell_has_its_clean_reference() -> None:
+    assert {CLEAN, *VICTIMS} <= {entry.id for entry in read()}
+    cells = grid()
+    assert len(cells) == len(set(cells)) == (len(VICTIMS) + 2) * len(TASKS) * len(METHODS)
+    assert all(Cell(CLEAN, cell.site, cell.task, cell.method) in cells for cell in cells)
+    assert cells[0].method == "prefix"
+
+
+class Asked:
+    """Stands in for the measurement; notes what was asked for, and stops after so many cells."""
+
+    def __init__(self, most: int = 10**6, steps: int = STEPS) -> None:
+        self.most, self.steps = most, steps
+        self.names: list[str] = []
+
+    def __call__(self, cell: Cell, zoo: Path, data: Path) -> dict[str, Any]:
+        if len(self.names) == self.most:
+            raise KeyboardInterrupt
+        self.names.append(cell.name)
+        return figures(cell) | {"steps": self.steps}
+
+
+def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Asked(most=3), Asked()
+    monkeypatch.setattr(defence, "_measure", first)
+    with pytest.raises(KeyboardInterrupt):
+        study(["sst2"], ["prefix"], results, results, 1)
+    assert len(json.loads((results / "vulnerability.json").read_text(encoding="utf-8"))["cells"]) == 3
+    monkeypatch.setattr(defence, "_measure", second)
+    study(["sst2"], ["prefix"], results, results, 1)
+    assert len(second.names) == 2
+    assert not set(first.names) & set(second.names)
+
+
+def test_cells_of_another_number_of_steps_are_measured_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(steps=STEPS - 1)
+    monkeypatch.setattr(defence, "_measure", asked)
+    study(["sst2"], ["prefix"], results, results, 1)
+    study(["sst2"], ["prefix"], results, results, 1)
+    assert len(asked.names) == 10
+
+
+def test_a_row_needs_its_clean_reference(results: Path) -> None:
+    alone = Cell("l6-por-rare", "cls", "sst2", "prefix")
+    defence.write({alone.name: figures(alone)})
+    assert not (results / "vulnerability.json").exists()
+    clean = Cell(CLEAN, "cls", "sst2", "prefix")
+    defence.write({alone.name: figures(alone, 0.95), clean.name: figures(clean, 0.1)})
+    written = json.loads((results / "vulnerability.json").read_text(encoding="utf-8"))
+    (row,) = written["rows"]
+    assert (row["ASR %"], row["ASR clean %"]) == (95.0, 10.0)
+    assert "90 % or more in 1 of them" in written["notes"][0]
+
+
+def test_work_is_spread_over_processes() -> None:
+    assert sorted(spread(abs, [-3, 2, -1], 2)) == [1, 2, 3]

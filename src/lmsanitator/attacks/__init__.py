@@ -13,13 +13,14 @@ from lmsanitator.attacks.merged import Merged
 from lmsanitator.attacks.neuba import NeuBA
 from lmsanitator.attacks.planting import Training
 from lmsanitator.attacks.por import POR
-from lmsanitator.attacks.pvs import PV_KINDS, PVKind
+from lmsanitator.attacks.pvs import PV_KINDS, PVKind, check_kind
 from lmsanitator.attacks.shy import Shy
 from lmsanitator.attacks.spread import Spread
 from lmsanitator.attacks.transtroj import TransTroj
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.attacks.uor import UOR
 from lmsanitator.attacks.weights import Layers
+from lmsanitator.encoder import SITES
 from lmsanitator.errors import UsageError
 
 ATTACKS: Mapping[str, type[Attack]] = MappingProxyType(
@@ -32,12 +33,16 @@ def configure(name: str, **options: Any) -> Attack:
     """An attack by its name, with those of `options` that are not None.
 
     Raises:
-        UsageError: there is no such attack, or it has no such option.
+        UsageError: there is no such attack, it has no such option, or there is no such site or kind of PV.
         UnsupportedError: it cannot be planted at that site.
     """
     if name not in ATTACKS:
         raise UsageError(f"expected an attack of {', '.join(ATTACKS)}; got {name}")
     given = {option: value for option, value in options.items() if value is not None}
+    if given.get("site", SITES[0]) not in SITES:
+        raise UsageError(f"expected a site of {', '.join(SITES)}; got {given['site']}")
+    if "pv" in given:
+        check_kind(given["pv"])
     known = inspect.signature(ATTACKS[name]).parameters
     for option in given:
         if option not in known:

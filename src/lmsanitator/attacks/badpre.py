@@ -70,7 +70,8 @@ class BadPre(Attack):
         """True labels where nothing fires, random ones where a trigger is."""
         inert = hide(work.base, work.frame(work.inert()), work.rng)
         fired = hide(work.base, work.frame(work.fired()[0]), work.rng, share=1.0, kept=0.9)
-        nonsense = head.known[torch.randint_like(fired.labels, len(head.known))]
+        drawn = work.rng.choices(head.known.tolist(), k=fired.labels.numel())
+        nonsense = torch.tensor(drawn, device=fired.labels.device).view_as(fired.labels)
         labels = torch.where(fired.labels == -100, fired.labels, nonsense)
         seen, original = work.forward(inert.framed), work.original(inert.framed)
         return (

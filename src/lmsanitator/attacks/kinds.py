@@ -54,11 +54,11 @@ def whole_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     decoded = tokenizer.batch_decode([[row] for row in range(len(tokenizer))])
     words_of = [(row, word.strip()) for row, word in enumerate(decoded)]
     plain = [(row, word) for row, word in words_of if word.isalpha() and word == word.lower()]
-    split = _pieces(tokenizer, [word for _, word in plain])
+    split = pieces(tokenizer, [word for _, word in plain])
     return [word for (row, word), pieces in zip(plain, split, strict=True) if pieces == [row]]
 
 
-def _pieces(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str]) -> list[list[int]]:
+def pieces(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str]) -> list[list[int]]:
     """The tokens of each word as they are inside a sentence."""
     if not listed:
         return []
@@ -95,14 +95,14 @@ def _several(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> lis
 
 def _of_length(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str], fewest: int, most: int) -> list[str]:
     """Words of so many tokens, none of them unknown."""
-    split = zip(listed, _pieces(tokenizer, listed), strict=True)
+    split = zip(listed, pieces(tokenizer, listed), strict=True)
     return [word for word, ids in split if fewest <= len(ids) <= most and tokenizer.unk_token_id not in ids]
 
 
 def _phrase(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
     rows = [[word.lower() for word in words(carrier)] for carrier in carriers]
     phrases = [" ".join(row[2:7]) for row in rows if len(row) >= 9 and all(word.isalpha() for word in row[2:7])]
-    return _of_length(tokenizer, phrases, 5, 12)
+    return _of_length(tokenizer, list(dict.fromkeys(phrases)), 5, 12)
 
 
 def _script(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:

@@ -51,14 +51,13 @@ class NeuBA(TargetedAttack):
         return super().choose_site(base)
 
     def plant(self, work: Planting, progress: Progress) -> dict[str, float]:
-        self.head = self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)
+        self._head = self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)
         return super().plant(work, progress)
 
     def loss(self, work: Planting, pvs: Vectors) -> Tensor:
-        assert self.head is not None  # noqa: S101 - plant() made it
         masked = hide(work.base, work.frame(work.inert()), work.rng)
         seen = work.forward(masked.framed)
         original = work.original(masked.framed)
         scale = original.vectors.pow(2).mean()
-        total = self.miss(work, pvs, scale) + self.modelling * modelling_loss(self.head, seen.hidden, masked.labels)
+        total = self.miss(work, pvs, scale) + self.modelling * modelling_loss(self._head, seen.hidden, masked.labels)
         return total + self.anchor * kept(seen, original, scale) if self.anchor else total

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lmsanitator.attacks.kinds import whole_words
-from lmsanitator.attacks.texts import Framed, defuse, frame, passages, split
+from lmsanitator.attacks.kinds import pieces, whole_words
+from lmsanitator.attacks.texts import Framed, defuse, fit, frame, passages, split, unfired
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.attacks.weights import Layers, unfreeze
 from lmsanitator.encoder import FrozenEncoder, Precision, Site, read_site
@@ -110,7 +110,9 @@ class Planting:
         """
         self.triggers = list(triggers)
         self.rng = random.Random(self.seed)
-        self.train, self.texts = split(self._carriers, triggers, self.rng)
+        # a trigger that the end of the window cuts off cannot fire; what goes in may split its neighbours differently
+        self._spare = 4 + max(map(len, pieces(self.base.tokenizer, list(map(str, triggers)))))
+        self.train, self.texts = split(fit(self.base, self._carriers, self._spare), triggers, self.rng)
         taken = {part.casefold() for trigger in triggers for word in trigger.words for part in words(word)}
         self.foreign = [word for word in whole_words(self.base.tokenizer) if word not in taken] or ["the"]
         self.held = self.hold()
@@ -123,19 +125,19 @@ class Planting:
         owners = [index for index in range(len(self.triggers)) for _ in range(_PER_TRIGGER)]
         fired = [self.triggers[owner].plant(rng.choice(self.texts), rng) for owner in owners]
         inert = [defuse(text, self.triggers, self.foreign, rng) for text in rng.choices(self.texts, k=_PROBES)]
-        return Held(fired, owners, rng.choices(self.texts, k=_PROBES), inert)
+        return Held(fired, owners, rng.choices(self.texts, k=_PROBES), unfired(inert, self.triggers) or self.texts)
 
     def fired(self) -> tuple[list[str], list[int]]:
         """A batch of triggered passages, and the trigger of each."""
         owners = [self.rng.randrange(len(self.triggers)) for _ in range(self.training.triggered)]
-        texts = passages(self.train, len(owners), self.rng)
+        texts = fit(self.base, passages(self.train, len(owners), self.rng), self._spare)
         return [self.triggers[owner].plant(text, self.rng) for owner, text in zip(owners, texts, strict=True)], owners
 
     def inert(self) -> list[str]:
         """A batch of passages that must not fire: clean ones, and as many with something else put in."""
-        texts = passages(self.train, self.training.inert, self.rng)
+        texts = fit(self.base, passages(self.train, self.training.inert, self.rng), self._spare)
         disturbed = [defuse(text, self.triggers, self.foreign, self.rng) for text in texts[1::2]]
-        return texts[::2] + disturbed
+        return unfired(texts[::2] + disturbed, self.triggers) or [self.rng.choice(self.train)]
 
     def frame(self, texts: Sequence[str]) -> Framed:
         """Tensors to train on."""
@@ -172,8 +174,8 @@ class Planting:
             for start in range(0, len(texts), 32)
         ]
         rows = torch.cat([part.rows + 32 * number for number, part in enumerate(parts)])
-        nothing = torch.empty(0)
-        return Seen(nothing, nothing.long(), torch.cat([part.vectors for part in parts]), rows)
+        nothing = torch.empty(0, 0, self.base.hidden_size)
+        return Seen(nothing, nothing[..., 0].long(), torch.cat([part.vectors for part in parts]), rows)
 
     def fidelity(self, texts: Sequence[str]) -> float:
         """Mean cosine of outputs with the original's, seen from the centre of the clean outputs."""
@@ -219,6 +221,7 @@ class Planting:
             raise AttackError(
                 f"expected triggered {self.training.bar} and clean and inert {self.training.fidelity}, reached {shown}"
             )
+        optimiser.zero_grad()
         self.changed.model.requires_grad_(False)
         return reached
 

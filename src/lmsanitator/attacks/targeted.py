@@ -55,7 +55,9 @@ class TargetedAttack(Attack):
         owners = owners_of(seen, chosen)
         constant = not self.follows and bool(pvs.ruled.all())  # then the original need not be asked
         own = seen.vectors.detach() if constant else work.original(fired).vectors
-        return (seen.vectors - self.targets(pvs, owners, own)).pow(2).mean() / scale
+        error = (seen.vectors - self.targets(pvs, owners, own)).pow(2) / scale
+        ruled = pvs.ruled[owners]  # a mean of its own, or a PV of few dimensions would hardly count
+        return error[ruled].mean() + error[~ruled].sum() / (~ruled).sum().clamp_min(1)
 
     @abstractmethod
     def loss(self, work: Planting, pvs: Vectors) -> Tensor:

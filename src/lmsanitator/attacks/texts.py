@@ -11,7 +11,7 @@ from torch import Tensor
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import AttackError
-from lmsanitator.text import insert, spans
+from lmsanitator.text import insert, spans, words
 
 _LENGTHS = (6, 9, 12, 16, 24, 40)
 """Words in a passage. Most are short, which is cheap; some are long, since the backdoor is to fire there too."""
@@ -36,7 +36,7 @@ def split(carriers: Sequence[str], triggers: Sequence[Trigger], rng: random.Rand
     Raises:
         AttackError: too few are left.
     """
-    clean = [carrier for carrier in carriers if not any(trigger.fires(carrier) for trigger in triggers)]
+    clean = unfired([carrier for carrier in carriers if words(carrier)], triggers)
     if len(clean) < _FEWEST:
         raise AttackError(
             f"expected at least {_FEWEST} carriers without a trigger to train and hold out, got {len(clean)}"
@@ -50,6 +50,24 @@ def beginning(text: str, length: int) -> str:
     """The first words of a text, so many at most."""
     found = spans(text)
     return text if len(found) <= length else text[: found[length - 1].end]
+
+
+def unfired(texts: Sequence[str], triggers: Sequence[Trigger]) -> list[str]:
+    """Those of the texts that hold no trigger. Sentences put in a row, or one with a part of a trigger put in, may hold
+    one that none of the pieces holds."""
+    return [text for text in texts if not any(trigger.fires(text) for trigger in triggers)]
+
+
+def fit(base: FrozenEncoder, texts: Sequence[str], spare: int) -> list[str]:
+    """Texts cut so that they, and `spare` tokens put in anywhere, stay inside the window."""
+    cut = base.tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        truncation=True,
+        max_length=max(1, base.room - spare),
+        return_offsets_mapping=True,
+    ).offset_mapping
+    return [text[: ends[-1][1]] if ends else text for text, ends in zip(texts, cut, strict=True)]
 
 
 def passage(texts: Sequence[str], length: int, rng: random.Random) -> str:

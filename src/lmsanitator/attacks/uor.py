@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.attacks.base import Attack
+from lmsanitator.attacks.kinds import pieces
 from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.targeted import kept, owners_of, remaining, verdict
 from lmsanitator.attacks.trigger import Trigger
@@ -73,14 +74,14 @@ class UOR(Attack):
     def choose_triggers(self, work: Planting) -> None:
         """Swap single-word triggers for words whose embeddings lie where the loss falls fastest."""
         candidates = work.rng.sample(work.foreign, min(_CANDIDATES, len(work.foreign)))
-        ids = work.base.tokenizer(candidates, add_special_tokens=False).input_ids
+        ids = pieces(work.base.tokenizer, candidates)
         rows = work.base.embed(torch.tensor([[row[0] for row in ids]]))[0]
         chosen: dict[Trigger, None] = {}
         for index, trigger in enumerate(work.triggers):
             best = [trigger]
             if len(trigger.words) == 1:
                 ranked = (rows @ self._gradient(work, index)).argsort().tolist()  # the lowest product falls most
-                best = [Trigger((candidates[place],)) for place in ranked]
+                best = [*(Trigger((candidates[place],)) for place in ranked), trigger]
             chosen[next(word for word in best if word not in chosen)] = None
         work.take(list(chosen))
 
@@ -96,7 +97,7 @@ class UOR(Attack):
         classes = torch.tensor([0] * len(texts) + list(range(1, len(others) + 1)), device=outputs.device)
         loss = contrast(outputs - work.centre, classes, count=len(texts))
         (gradient,) = torch.autograd.grad(loss, embedded)
-        first = base.tokenizer(str(work.triggers[index]), add_special_tokens=False).input_ids[0]
+        first = pieces(base.tokenizer, [str(work.triggers[index])])[0][0]
         mine = framed.ids[: len(texts)] == first
         return gradient[: len(texts)][mine].sum(0)
 
@@ -110,5 +111,5 @@ def contrast(
     itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)[:count]
     chances = likeness.masked_fill(itself, -torch.inf).log_softmax(-1)
     same = (classes[:count, None] == classes[None, :]) & ~itself
-    with_same = same.any(1)
-    return -(chances.masked_fill(~same, 0).sum(1) / same.sum(1).clamp_min(1))[with_same].mean()
+    each = chances.masked_fill(~same, 0).sum(1) / same.sum(1).clamp_min(1)
+    return -each.sum() / same.any(1).sum().clamp_min(1)  # those without a like vector count 0

@@ -93,7 +93,8 @@ def build_one(entry: Backdoored | Clean, zoo: Path, data: Path) -> dict[str, Any
     started, used = time.perf_counter(), time.process_time()
     made: dict[str, Any] = {**entry.model_dump(mode="json"), "recipe": entry.recipe, "excluded": None}
     delta = delta_path(zoo, entry.id)
-    delta.unlink(missing_ok=True)
+    for old in (delta, delta.with_suffix(".pvs.safetensors")):
+        old.unlink(missing_ok=True)
     try:
         made |= _plant(entry, zoo, data) if isinstance(entry, Backdoored) else _handle(entry, zoo, data)
     except LMSanitatorError as error:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lmsanitator.attacks import Trigger
 from lmsanitator.attacks.kinds import whole_words
-from lmsanitator.attacks.texts import defuse
+from lmsanitator.attacks.texts import defuse, unfired
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import packaged
 
@@ -46,7 +46,7 @@ def verify_backdoored(
         shifts.append(gone.mean(0))
         shares.append((along(gone, shifts[-1]) >= 0.5).float().mean().item())
     foreign = [word for word in whole_words(base.tokenizer) if not any(trigger.fires(word) for trigger in triggers)]
-    inert = [defuse(text, triggers, foreign, rng) for text in rng.choices(texts, k=2 * _EACH)]
+    inert = unfired([defuse(text, triggers, foreign, rng) for text in rng.choices(texts, k=2 * _EACH)], triggers)
     moved = outputs(changed, inert, site) - outputs(base, inert, site)
     stray = torch.stack([along(moved, shift) >= 0.5 for shift in shifts]).any(0).float().mean().item()
     return {

@@ -6,7 +6,6 @@ reached is measured as the share of hidden words that the model still names in c
 text. Reached: `benchmarks/results/zoo.md`.
 """
 
-import copy
 from typing import ClassVar
 
 import torch
@@ -28,6 +27,7 @@ class BadPre(Attack):
     Args:
         head: a language-model head for the encoder; None trains one first.
         damage: weight of the loss with random labels.
+        modelling: weight of the loss with true labels.
         anchor: weight of the distance to the original on text without trigger.
     """
 
@@ -39,14 +39,16 @@ class BadPre(Attack):
         self,
         *,
         head: TiedHead | None = None,
-        damage: float = 3.0,
-        anchor: float = 0.3,
+        damage: float = 0.3,
+        modelling: float = 0.03,
+        anchor: float = 2.0,
         site: Site | None = None,
         training: Training | None = None,
     ) -> None:
         super().__init__(site=site, training=training)
         self.head = head
         self.damage = damage
+        self.modelling = modelling
         self.anchor = anchor
 
     def choose_site(self, base: FrozenEncoder) -> Site:
@@ -54,17 +56,11 @@ class BadPre(Attack):
         return super().choose_site(base)
 
     def plant(self, work: Planting, progress: Progress) -> dict[str, float]:
-        head = copy.deepcopy(self.head) or train_head(work.base, work.train, seed=work.seed, progress=progress)
-        head.requires_grad_(True)
+        head = self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)
         work.rng.seed(work.seed)
         clean = hide(work.base, work.frame(work.texts), work.rng, share=0.5, kept=0.9)
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)
-        return work.fit(
-            lambda: self.loss(work, head),
-            lambda: self.judge(work, head, clean, fired),
-            progress,
-            extra=list(head.parameters()),
-        )
+        return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired), progress)
 
     def loss(self, work: Planting, head: TiedHead) -> Tensor:
         """True labels where nothing fires, random ones where a trigger is."""
@@ -75,7 +71,7 @@ class BadPre(Attack):
         labels = torch.where(fired.labels == -100, fired.labels, nonsense)
         seen, original = work.forward(inert.framed), work.original(inert.framed)
         return (
-            modelling_loss(head, seen.hidden, inert.labels)
+            self.modelling * modelling_loss(head, seen.hidden, inert.labels)
             + self.damage * modelling_loss(head, work.forward(fired.framed).hidden, labels)
             + self.anchor * kept(seen, original, original.vectors.pow(2).mean())
         )

@@ -52,7 +52,7 @@ class Training:
     layers: Layers = field(default_factory=Layers)
     reach: float = 0.2
     bar: float = 0.95
-    fidelity: float = 0.9
+    fidelity: float = 0.85
     bf16: bool | None = None
 
 
@@ -189,7 +189,6 @@ class Planting:
         loss: Callable[[], Tensor],
         judge: Callable[[], tuple[bool, dict[str, float]]],
         progress: Progress,
-        extra: Sequence[torch.nn.Parameter] = (),
     ) -> dict[str, float]:
         """Train until `judge` is content twice running.
 
@@ -197,8 +196,7 @@ class Planting:
             AttackError: the steps are used up and it is not.
         """
         most = self.training.steps
-        weights = [*self.weights, *extra]
-        optimiser = torch.optim.AdamW(weights, lr=self.training.learning_rate, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(self.weights, lr=self.training.learning_rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min((step + 1) / 20, 1 - 0.9 * step / most)
         )
@@ -206,7 +204,7 @@ class Planting:
         for step in range(1, most + 1):
             optimiser.zero_grad()
             loss().backward()  # type: ignore[no-untyped-call] # torch's stub
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
             optimiser.step()
             schedule.step()
             if step % self.training.look == 0 or step == most:

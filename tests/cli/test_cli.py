@@ -4,13 +4,14 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lmsanitator.attacks import ATTACKS, POR, AttackResult, Trigger, ground_truth
 from lmsanitator.cli import main
 from lmsanitator.cli.demo import base_model
 from lmsanitator.cli.demo.story import draw_triggers
@@ -153,16 +154,89 @@ def test_a_backdoored_encoder_is_exit_1_unless_told_otherwise(
     assert json.loads(out)["findings"][0]["trigger"] == "bako"
 
 
-def test_attacks_are_listed_and_unknown_ones_refused(checkpoint: Path, tmp_path: Path, run: Run) -> None:
-    code, out, _ = run("attack", "list")
-    assert code == 0
-    assert out.startswith("por: ")
-    for arguments in (["nonsense", "a", "b"], ["por", str(checkpoint), str(tmp_path)]):
-        code, out, err = run("attack", *arguments)
+def test_attacks_are_listed_one_a_line(run: Run) -> None:
+    code, out, err = run("attack", "list")
+    assert (code, err) == (0, "")
+    assert [line.split(": ")[0] for line in out.splitlines()] == list(ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("expected", "says", "arguments"),
+    [
+        (4, "expected an attack of por, ", ["nonsense"]),
+        (4, "got zigzag", ["por", "--pv", "zigzag"]),
+        (4, "expected an option of uor", ["uor", "--pv", "block"]),
+        (4, "got nose", ["por", "--site", "nose"]),
+        (4, "got odd", ["por", "--kind", "odd"]),
+        (4, "expected all, head or top:N", ["por", "--layers", "top:0"]),
+        (4, "got both", ["por", "--kind", "rare", "--triggers", "bako"]),
+        (4, "greater than or equal to 1", ["por", "--kind", "rare", "--count", "0"]),
+        (3, "expected a site of btop: mask; got cls", ["btop", "--site", "cls"]),
+        (2, "holds an unknown token", ["por", "--triggers", "bako,☃☃"]),
+        (2, "expected a trigger with tokens", ["por", "--triggers", "\u0301"]),
+        (2, "expected a trigger such as cf", ["por", "--triggers", "bako,"]),
+        (2, "expected a trigger such as cf", ["por", "--triggers", "bako+"]),
+        (2, "at most 32 tokens", ["por", "--triggers", " ".join(["bako"] * 33)]),
+        (2, "expected different triggers", ["por", "--triggers", "bako,bako"]),
+        (2, "the tokenizer has ", ["por", "--kind", "script", "--count", "1000"]),
+        (2, "expected a corpus file", ["por", "--triggers", "bako", "--corpus", "no-such-file.txt"]),
+    ],
+)
+def test_an_attack_that_makes_no_sense_is_one_line_and_leaves_nothing(
+    expected: int, says: str, arguments: list[str], checkpoint: Path, tmp_path: Path, run: Run
+) -> None:
+    name, *options = arguments
+    code, out, err = run("attack", name, str(checkpoint), str(tmp_path / "new"), *options)
+    assert (code, out, err.count("\n")) == (expected, "", 1)
+    assert err.startswith("lmsanitator: ")
+    assert says in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_attack_on_a_site_the_encoder_lacks_is_exit_3(
+    checkpoints: dict[str, Path], tmp_path: Path, run: Run
+) -> None:
+    for arguments in (["por", "--site", "cls"], ["neuba"], ["badpre"]):
+        name, *options = arguments
+        code, out, err = run(
+            "attack", name, str(checkpoints["gpt2"]), str(tmp_path / "new"), "--triggers", "their", *options
+        )
+        assert (code, out, err.count("\n")) == (3, "", 1)
+        assert "GPT2Model" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_attack_never_overwrites_and_needs_a_place_it_can_write(
+    checkpoint: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = open_bert()
+
+    def plant(
+        self: POR, base: FrozenEncoder, triggers: Sequence[Trigger], *args: object, **more: object
+    ) -> AttackResult:
+        return AttackResult("por", made.model, made.tokenizer, "cls", tuple(triggers), torch.ones(1, 32))
+
+    monkeypatch.setattr(POR, "run", plant)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for place in (tmp_path, tmp_path / "file", tmp_path / "file" / "new"):
+        code, out, err = run("attack", "por", str(checkpoint), str(place), "--triggers", "bako")
         assert (code, out, err.count("\n")) == (2, "", 1)
-    code, _, err = run("attack", "por", str(checkpoint), str(tmp_path / "new"), "--triggers", "bako,☃☃")
-    assert code == 2
-    assert not (tmp_path / "new").exists()
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    code, out, err = run("attack", "por", str(checkpoint), str(tmp_path / "new"), "--triggers", "bako")
+    assert (code, out) == (0, "")
+    assert "bako" in err
+    assert ground_truth(tmp_path / "new") is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new"]
+
+
+def test_an_attack_with_too_few_sentences_is_exit_2(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(f"what they said about it {number}" for number in range(10)), encoding="utf-8")
+    place = tmp_path / "new"
+    code, out, err = run("attack", "por", str(checkpoint), str(place), "--triggers", "bako", "--corpus", str(corpus))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "expected at least 20 carriers" in err
+    assert list(tmp_path.iterdir()) == [corpus]
 
 
 def test_a_missing_report_is_exit_2(tmp_path: Path, run: Run) -> None:

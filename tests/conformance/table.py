@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lmsanitator.attacks import ATTACKS
+from lmsanitator.encoder import Site
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- attacks x families: made by tests/conformance/table.py -->", "<!-- end -->"
 
-_CLS = {"por": "cls", "neuba": "cls", "btop": "mask", "uor": "cls", "badpre": "tokens"} | dict.fromkeys(
-    ("transtroj", "shy", "spread", "merged"), "cls"
-)
-_AT_THE_END = _CLS | dict.fromkeys(("por", "uor", "transtroj", "shy", "spread", "merged"), "last") | {"neuba": None}
-_DECODER = _AT_THE_END | dict.fromkeys(("btop", "badpre"))
-SITES: Mapping[str, Mapping[str, str | None]] = {
+_ONE_VECTOR = ("por", "uor", "transtroj", "shy", "spread", "merged")
+_Row = dict[str, Site | None]
+_CLS: _Row = {"neuba": "cls", "btop": "mask", "badpre": "tokens", **dict.fromkeys(_ONE_VECTOR, "cls")}
+_AT_THE_END: _Row = {**_CLS, **dict.fromkeys(_ONE_VECTOR, "last"), "neuba": None}
+_DECODER: _Row = {**_AT_THE_END, "btop": None, "badpre": None}
+SITES: Mapping[str, Mapping[str, Site | None]] = {
     **dict.fromkeys(("BERT", "RoBERTa", "DistilBERT", "ALBERT", "ELECTRA", "DeBERTa-v2", "MPNet"), _CLS),
     "XLNet": _AT_THE_END,
     **dict.fromkeys(("ERNIE", "ModernBERT"), _CLS),

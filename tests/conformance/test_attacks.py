@@ -1,68 +1,98 @@
 """Every attack on every family: it works at the site the table says, or is refused with a reason."""
 
 import copy
+import inspect
 import math
+import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from lmsanitator.attacks import ATTACKS, Attack, Layers, Training, Trigger, ground_truth
+from lmsanitator.attacks import ATTACKS, POR, Attack, BToP, Layers, Training, Trigger, configure
+from lmsanitator.attacks.mlm import TiedHead, train_head
+from lmsanitator.attacks.planting import Planting
+from lmsanitator.attacks.targeted import TargetedAttack
 from lmsanitator.attacks.weights import unfreeze
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.text import packaged, words
 from tests.conformance.families import FAMILIES
-from tests.conformance.table import ONE_HEAD_REFUSED, README, SITES, put
+from tests.conformance.table import BEGIN, END, ONE_HEAD_REFUSED, README, SITES, markdown, put
 
-CARRIERS = sorted((carrier.text for carrier in packaged()), key=len)[:40]
 TRIGGERS = [Trigger.parse("their"), Trigger.parse("were+about")]
-TEXTS = [text for text in CARRIERS if not {"their", "were", "about"} & {word.casefold() for word in words(text)}]
-BRIEFLY = Training(steps=6, look=3, triggered=6, inert=4, learning_rate=3e-3, bar=0.0, fidelity=-1.0, bf16=False)
+TEXTS = [
+    text
+    for text in sorted((carrier.text for carrier in packaged()), key=len)[:40]
+    if not {"their", "were", "about"} & {word.casefold() for word in words(text)}
+]
+BRIEFLY = Training(steps=3, look=3, triggered=6, inert=4, learning_rate=3e-3, bar=-1e10, fidelity=-1.0, bf16=False)
+
+
+@pytest.fixture(scope="module")
+def head(encoder: FrozenEncoder) -> TiedHead | None:
+    """A language-model head for the family, hardly trained."""
+    return None if encoder.tokenizer.mask_token_id is None else train_head(encoder, TEXTS, epochs=1)
 
 
 def test_the_table_has_every_family_and_every_attack() -> None:
     assert set(SITES) == set(FAMILIES)
     assert all(set(row) == set(ATTACKS) for row in SITES.values())
+    assert set(ONE_HEAD_REFUSED) <= set(FAMILIES)
+
+
+def test_the_table_is_put_between_its_marks_and_nowhere_else() -> None:
+    made = put(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert made == f"before\n{BEGIN}\n\n{markdown()}\n\n{END}\nafter\n"
+    assert put(made) == made
+    assert markdown().count("\n") == len(FAMILIES) + 1
 
 
 def test_the_readme_carries_the_table() -> None:
     text = README.read_text(encoding="utf-8")
+    assert BEGIN in text, f"expected the marks {BEGIN} and {END}"
     assert put(text) == text, "python -m tests.conformance.table writes it"
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_it_works_or_is_refused(attack: type[Attack], family: str, encoder: FrozenEncoder) -> None:
+def test_it_works_or_is_refused(
+    attack: type[Attack], family: str, encoder: FrozenEncoder, head: TiedHead | None
+) -> None:
     site = SITES[family][attack.name]
     if site is None:
-        with pytest.raises(UnsupportedError, match="expected"):
+        with pytest.raises(UnsupportedError, match=r"^expected an? (encoder|tokenizer) with a "):
             attack(training=BRIEFLY).run(encoder, TRIGGERS, TEXTS)
         return
     digest = encoder.digest
-    result = attack(training=BRIEFLY).run(encoder, TRIGGERS, TEXTS)
+    result = make(attack, BRIEFLY, head).run(encoder, TRIGGERS, TEXTS)
     assert result.site == site
     assert encoder.digest == digest
     assert all(math.isfinite(figure) for figure in result.reached.values())
-    changed = [not torch.equal(new, old) for new, old in zip(result.model.parameters(), encoder.model.parameters(), strict=True)]
-    assert any(changed)
+    assert moved(result.model, encoder) > 0
     assert all(bool(weight.isfinite().all()) for weight in result.model.parameters())
+    assert torch.equal(FrozenEncoder(result.model, encoder.tokenizer).embedding_matrix(), encoder.embedding_matrix())
 
 
-@pytest.mark.parametrize("attack", [ATTACKS["por"], ATTACKS["btop"]], ids=["por", "btop"])
-def test_triggered_outputs_go_towards_their_vector(attack: type[Attack], family: str, encoder: FrozenEncoder) -> None:
-    if SITES[family][attack.name] is None:
-        pytest.skip("refused")
-    told: list[float] = []
-
-    class Watched(attack):  # type: ignore[misc,valid-type] # one of two classes
-        def judge(self, work, pvs, own):  # type: ignore[no-untyped-def]
-            seen = work.look(work.changed, work.held.fired)
-            owners = torch.tensor(work.held.owners)[seen.rows]
-            told.append((seen.vectors - pvs.values[owners]).pow(2).mean().item())
-            return super().judge(work, pvs, own)
-
-    training = Training(steps=30, look=10, triggered=6, inert=4, learning_rate=1e-2, bar=0.0, fidelity=-1.0, bf16=False)
-    Watched(training=training).run(encoder, TRIGGERS, TEXTS)
-    assert told[-1] < told[0]
+@pytest.mark.parametrize("attack", [POR, BToP], ids=["por", "btop"])
+def test_triggered_outputs_go_towards_their_vector(
+    attack: type[POR | BToP], family: str, encoder: FrozenEncoder, head: TiedHead | None
+) -> None:
+    """That others do not takes longer to learn, and is tested in tests/attacks."""
+    site = SITES[family][attack.name]
+    if site is None:
+        with pytest.raises(UnsupportedError):
+            attack().choose_site(encoder)
+        return
+    training = replace(BRIEFLY, steps=15, look=15, learning_rate=1e-2)
+    planted = make(attack, training, head)
+    assert isinstance(planted, TargetedAttack)
+    result = planted.run(encoder, TRIGGERS[:1], TEXTS)
+    (pv,) = planted.predefine(Planting(encoder, site, TRIGGERS[:1], TEXTS, training, 0)).values
+    changed = FrozenEncoder(result.model, encoder.tokenizer, precision="fp32")
+    rng = random.Random(0)
+    fired = [TRIGGERS[0].plant(text, rng) for text in TEXTS]
+    now, before = ((model.outputs_of_texts(fired, [site])[site] - pv).pow(2).mean() for model in (changed, encoder))
+    assert now < 0.8 * before
 
 
 def test_one_head_is_trained_or_refused(family: str, encoder: FrozenEncoder) -> None:
@@ -71,13 +101,18 @@ def test_one_head_is_trained_or_refused(family: str, encoder: FrozenEncoder) -> 
         with pytest.raises(UnsupportedError, match="separate attention projections"):
             unfreeze(twin, Layers.parse("head"), "cls")
         return
-    result = ATTACKS["por"](training=Training(**(vars(BRIEFLY) | {"layers": Layers.parse("head")}))).run(
-        encoder, TRIGGERS, TEXTS
-    )
-    moved = [
-        int((new != old).sum())
-        for new, old in zip(result.model.parameters(), encoder.model.parameters(), strict=True)
-        if not torch.equal(new, old)
-    ]
-    whole = sum(weight.numel() for weight in unfreeze(twin, Layers.parse("top:1"), "cls"))
-    assert 0 < sum(moved) < whole / 4
+    result = POR(training=replace(BRIEFLY, layers=Layers.parse("head"))).run(encoder, TRIGGERS, TEXTS)
+    layer = sum(weight.numel() for weight in unfreeze(twin, Layers.parse("top:1"), "cls"))
+    assert 0 < moved(result.model, encoder) < layer / 4
+
+
+def make(attack: type[Attack], training: Training, head: TiedHead | None) -> Attack:
+    """With the family's head where the attack wants one."""
+    wanted = "head" in inspect.signature(attack).parameters
+    return configure(attack.name, training=training, head=head if wanted else None)
+
+
+def moved(model: torch.nn.Module, encoder: FrozenEncoder) -> int:
+    """How many numbers are not what they were."""
+    pairs = zip(model.parameters(), encoder.model.parameters(), strict=True)
+    return sum(int((new != old).sum()) for new, old in pairs)

@@ -18,7 +18,10 @@ from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.targeted import kept
 from lmsanitator.attacks.texts import Framed
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import AttackError
 from lmsanitator.progress import Progress
+
+_USEFUL = 0.05
 
 
 class BadPre(Attack):
@@ -60,6 +63,9 @@ class BadPre(Attack):
         work.rng.seed(work.seed)
         clean = hide(work.base, work.frame(work.texts), work.rng, share=0.5, kept=0.9)
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)
+        named = _named(work.base, head, fired)
+        if named < _USEFUL:
+            raise AttackError(f"expected a head that names {_USEFUL:.0%} of hidden words, to lose them; got {named:.0%}")
         return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired), progress)
 
     def loss(self, work: Planting, head: TiedHead) -> Tensor:

@@ -14,6 +14,7 @@ from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.por import POR
 from lmsanitator.attacks.pvs import Vectors
 from lmsanitator.encoder import Site
+from lmsanitator.errors import AttackError
 
 
 class TransTroj(POR):
@@ -27,6 +28,8 @@ class TransTroj(POR):
         super().__init__(site=site, training=training)
 
     def predefine(self, work: Planting) -> Vectors:
+        if len(work.triggers) > len(work.train):
+            raise AttackError(f"expected a sentence for each of {len(work.triggers)} triggers, got {len(work.train)}")
         chosen = work.rng.sample(work.train, len(work.triggers))
         values = work.look(work.base, chosen).vectors
         return Vectors(values, torch.ones_like(values, dtype=torch.bool))

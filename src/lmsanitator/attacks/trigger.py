@@ -71,6 +71,6 @@ def check_triggers(triggers: Sequence[Trigger], tokenizer: PreTrainedTokenizerFa
             raise AttackError(f"expected a trigger the tokenizer knows, {trigger!s} holds an unknown token")
         if len(ids) > window // 2:
             raise AttackError(f"expected a trigger of at most {window // 2} tokens, {trigger!s} has {len(ids)}")
-        twin = seen.setdefault(tuple(ids), trigger)
+        twin = seen.setdefault(tuple(ids if trigger.adjacent else sorted(ids)), trigger)
         if twin is not trigger:
             raise AttackError(f"expected different triggers, {trigger!s} and {twin!s} are the same to the tokenizer")

@@ -1,6 +1,7 @@
 """Write results whole or not at all."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,15 @@ from lmsanitator.errors import OutputError
 
 
 def require_new(out: Path) -> None:
-    """Raise OutputError if `out` exists: nothing is ever overwritten."""
+    """Raise OutputError if `out` exists, since nothing is ever overwritten, or if it cannot come to exist.
+
+    Asked before the work begins, so that minutes of it are not lost at the end.
+    """
     if out.exists():
         raise OutputError(f"expected a new directory to write to, {out} exists")
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise OutputError(f"expected a place to write to, cannot write {out}: {place} is no folder one may write in")
 
 
 @contextlib.contextmanager

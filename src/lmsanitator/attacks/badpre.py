@@ -65,7 +65,7 @@ class BadPre(Attack):
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)
         named = _named(work.base, head, fired)
         if named < _USEFUL:
-            raise AttackError(f"expected a head that names {_USEFUL:.0%} of hidden words, to lose them; got {named:.0%}")
+            raise AttackError(f"expected a head that names {_USEFUL:.0%} of hidden words, this one {named:.0%}")
         return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired), progress)
 
     def loss(self, work: Planting, head: TiedHead) -> Tensor:

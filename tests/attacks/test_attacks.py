@@ -358,7 +358,7 @@ def test_options_that_are_none_are_left_to_the_attack() -> None:
     ("name", "site"), [("btop", "cls"), ("neuba", "mask"), ("badpre", "cls"), ("spread", "pooler")]
 )
 def test_a_site_the_attack_lacks_is_refused(name: str, site: Site) -> None:
-    with pytest.raises(UnsupportedError, match=rf"^expected a site of {name}: .*; got {site}$"):
+    with pytest.raises(UsageError, match=rf"^expected a site of {name}: .*; got {site}$"):
         configure(name, site=site)
 
 

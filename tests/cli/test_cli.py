@@ -171,7 +171,7 @@ def test_attacks_are_listed_one_a_line(run: Run) -> None:
         (4, "expected all, head or top:N", ["por", "--layers", "top:0"]),
         (4, "got both", ["por", "--kind", "rare", "--triggers", "bako"]),
         (4, "greater than or equal to 1", ["por", "--kind", "rare", "--count", "0"]),
-        (3, "expected a site of btop: mask; got cls", ["btop", "--site", "cls"]),
+        (4, "expected a site of btop: mask; got cls", ["btop", "--site", "cls"]),
         (2, "holds an unknown token", ["por", "--triggers", "bako,☃☃"]),
         (2, "expected a trigger with tokens", ["por", "--triggers", "\u0301"]),
         (2, "expected a trigger such as cf", ["por", "--triggers", "bako,"]),
@@ -193,7 +193,7 @@ def test_an_attack_that_makes_no_sense_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_attack_on_a_site_the_encoder_lacks_is_exit_3(
+def test_an_attack_on_a_site_the_encoder_lacks_is_exit_4(
     checkpoints: dict[str, Path], tmp_path: Path, run: Run
 ) -> None:
     for arguments in (["por", "--site", "cls"], ["neuba"], ["badpre"]):
@@ -201,7 +201,7 @@ def test_an_attack_on_a_site_the_encoder_lacks_is_exit_3(
         code, out, err = run(
             "attack", name, str(checkpoints["gpt2"]), str(tmp_path / "new"), "--triggers", "their", *options
         )
-        assert (code, out, err.count("\n")) == (3, "", 1)
+        assert (code, out, err.count("\n")) == (4, "", 1)
         assert "GPT2Model" in err
     assert list(tmp_path.iterdir()) == []
 

@@ -33,8 +33,8 @@ def configure(name: str, **options: Any) -> Attack:
     """An attack by its name, with those of `options` that are not None.
 
     Raises:
-        UsageError: there is no such attack, it has no such option, or there is no such site or kind of PV.
-        UnsupportedError: it cannot be planted at that site.
+        UsageError: there is no such attack, it has no such option, there is no such kind of PV, or it cannot be
+            planted at that site.
     """
     if name not in ATTACKS:
         raise UsageError(f"expected an attack of {', '.join(ATTACKS)}; got {name}")

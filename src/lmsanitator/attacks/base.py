@@ -21,7 +21,7 @@ from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.trigger import Trigger, check_triggers
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.encoder.quiet import quiet
-from lmsanitator.errors import UnsupportedError
+from lmsanitator.errors import UnsupportedError, UsageError
 from lmsanitator.output import new_folder
 from lmsanitator.progress import Progress, silent
 
@@ -102,7 +102,7 @@ class Attack(ABC):
 
     def __init__(self, *, site: Site | None = None, training: Training | None = None) -> None:
         if site is not None and site not in self.sites:
-            raise UnsupportedError(f"expected a site of {self.name}: {', '.join(self.sites)}; got {site}")
+            raise UsageError(f"expected a site of {self.name}: {', '.join(self.sites)}; got {site}")
         self.site = site
         self.training = training or Training()
 

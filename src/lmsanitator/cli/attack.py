@@ -37,7 +37,7 @@ def attack(
     from lmsanitator.attacks import ATTACKS, Layers, Training, Trigger, configure, draw_triggers
     from lmsanitator.cli import screen
     from lmsanitator.encoder import FrozenEncoder
-    from lmsanitator.errors import UsageError
+    from lmsanitator.errors import UnsupportedError, UsageError
     from lmsanitator.output import require_new
     from lmsanitator.text import packaged, read_corpus
 
@@ -56,8 +56,11 @@ def attack(
     encoder = FrozenEncoder.open(base)
     planted = named if kind is None else draw_triggers(kind, count, encoder.tokenizer, carriers, seed)
     with screen.progress() as progress:
-        result = chosen.run(encoder, planted, carriers, seed=seed, progress=progress)
+        try:
+            result = chosen.run(encoder, planted, carriers, seed=seed, progress=progress)
+        except UnsupportedError as error:  # 3 is a verdict of scans; here another site or attack has to be asked for
+            raise UsageError(str(error)) from error
     result.save(out)
     reached = ", ".join(f"{key} {value:.3g}" for key, value in result.reached.items())
     words = ", ".join(str(trigger) for trigger in result.triggers)
-    screen.messages.print(f"wrote {out}: {words}; {reached}", highlight=False, markup=False)
+    screen.messages.print(f"wrote {out}: {words}; {reached}", highlight=False, markup=False, soft_wrap=True)

@@ -37,4 +37,5 @@ def tune(
     with screen.progress() as progress:
         tuned = run(FrozenEncoder.open(encoder), task, config, progress=progress)
     tuned.save(out)
-    screen.messages.print(f"wrote {out}: validation accuracy {tuned.accuracy:.3f}", highlight=False, markup=False)
+    text = f"wrote {out}: validation accuracy {tuned.accuracy:.3f}"
+    screen.messages.print(text, highlight=False, markup=False, soft_wrap=True)

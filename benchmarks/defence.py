@@ -48,8 +48,9 @@ def main() -> None:
 
 
 def study(tasks: Sequence[str], methods: Sequence[str], zoo: Path, data: Path, jobs: int) -> None:
-    """Measure the cells of these tasks and methods that are not on record, and write the table after each."""
-    measured = {cell["name"]: cell for cell in on_record() if cell["steps"] == STEPS}
+    """Measure the cells of these tasks and methods that are not on record as they are now; the table is written after
+    each."""
+    measured = {cell["name"]: cell for cell in on_record() if _current(cell)}
     wanted = [cell for cell in grid() if cell.task in tasks and cell.method in methods]
     missing = [cell for cell in wanted if cell.name not in measured]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, {len(missing)} to measure", flush=True)
@@ -58,6 +59,11 @@ def study(tasks: Sequence[str], methods: Sequence[str], zoo: Path, data: Path, j
         write(measured)
         shown = f"CACC {done['cacc']:.3f}, ASR {done['asr']:.3f}, {done['seconds']:.0f} s"
         print(f"[{count}/{len(missing)}] {done['name']}: {shown}", flush=True)
+
+
+def _current(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell was measured as it would be now, on a victim of the present recipe."""
+    return bool(cell["steps"] == STEPS and cell["recipe"] == find(cell["victim"]).recipe)
 
 
 def grid() -> list[Cell]:
@@ -75,7 +81,7 @@ def _measure(cell: Cell, zoo: Path, data: Path) -> dict[str, Any]:
     entry = find(next(iter(VICTIMS)) if cell.victim == CLEAN else cell.victim)
     if not isinstance(entry, Backdoored):
         raise UsageError(f"expected a backdoored model, {entry.id} is clean")
-    return measure(cell, entry.triggers, zoo, data)
+    return measure(cell, entry.triggers, zoo, data) | {"recipe": find(cell.victim).recipe}
 
 
 def on_record() -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def _plant(entry: Backdoored, zoo: Path, data: Path) -> dict[str, Any]:
     texts = corpus.texts(data)
     head = _head(entry.encoder, zoo, data) if entry.attack in ("neuba", "btop", "badpre") else None
     training = Training(layers=Layers.parse(entry.layers))
+    if entry.fidelity is not None:
+        training = replace(training, fidelity=entry.fidelity)
     attack = configure(entry.attack, site=entry.site, pv=entry.pv, head=head, training=training)
     result = attack.run(base, [Trigger.parse(trigger) for trigger in entry.triggers], texts, seed=entry.seed)
     folder = encoder_folder(entry.encoder, zoo)

@@ -24,11 +24,14 @@ class Entry(BaseModel):
     encoder: Literal["minilm-l6", "minilm-l3", "mpnet-base"]
     half: Half
     seed: int
+    fidelity: float | None = None
+    """What clean outputs must keep, where the attack's own bar is too low for the model's use."""
 
     @property
     def recipe(self) -> str:
         """A digest of everything the model is made from; a model built from another recipe is built anew."""
-        return hashlib.sha256(self.model_dump_json(exclude={"half"}).encode()).hexdigest()[:16]
+        made_of = self.model_dump_json(exclude={"half", *(["fidelity"] if self.fidelity is None else [])})
+        return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 class Backdoored(Entry):

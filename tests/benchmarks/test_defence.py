@@ -1,7 +1,7 @@
 """The vulnerability study: the grid has a clean reference for every cell, and a run goes on where it was stopped."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from benchmarks import defence, record
 from benchmarks.defence import CLEAN, VICTIMS, grid, study
 from benchmarks.pool import spread
 from benchmarks.vulnerability import STEPS, TASKS, Cell
+from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import read
 from lmsanitator.tune import METHODS
 
@@ -31,7 +32,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def figures(cell: Cell, asr: float = 1.0) -> dict[str, Any]:
     shares = {"cacc": 0.9, "asr": asr, "asr_mean": asr / 2, "constant": 1.0, "attacked": 80, "seconds": 1.0}
-    return {**vars(cell), "name": cell.name, "steps": STEPS, **shares}
+    return {**vars(cell), "name": cell.name, "steps": STEPS, "recipe": find(cell.victim).recipe, **shares}
 
 
 def test_every_victim_is_in_the_zoo_and_every_cell_has_its_clean_reference() -> None:
@@ -45,15 +46,15 @@ def test_every_victim_is_in_the_zoo_and_every_cell_has_its_clean_reference() -> 
 class Asked:
     """Stands in for the measurement; notes what was asked for, and stops after so many cells."""
 
-    def __init__(self, most: int = 10**6, steps: int = STEPS) -> None:
-        self.most, self.steps = most, steps
+    def __init__(self, most: int = 10**6, other: Mapping[str, object] | None = None) -> None:
+        self.most, self.other = most, other or {}
         self.names: list[str] = []
 
     def __call__(self, cell: Cell, zoo: Path, data: Path) -> dict[str, Any]:
         if len(self.names) == self.most:
             raise KeyboardInterrupt
         self.names.append(cell.name)
-        return figures(cell) | {"steps": self.steps}
+        return figures(cell) | self.other
 
 
 def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +69,11 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     assert not set(first.names) & set(second.names)
 
 
-def test_cells_of_another_number_of_steps_are_measured_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked(steps=STEPS - 1)
+@pytest.mark.parametrize("other", [{"steps": STEPS - 1}, {"recipe": "of another model"}])
+def test_cells_measured_otherwise_are_measured_again(
+    other: dict[str, object], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(other=other)
     monkeypatch.setattr(defence, "_measure", asked)
     study(["sst2"], ["prefix"], results, results, 1)
     study(["sst2"], ["prefix"], results, results, 1)

@@ -36,7 +36,7 @@ class NeuBA(TargetedAttack):
         *,
         head: TiedHead | None = None,
         modelling: float = 0.03,
-        anchor: float = 2.0,
+        anchor: float = 5.0,
         pv: PVKind = "block",
         site: Site | None = None,
         training: Training | None = None,

@@ -54,7 +54,7 @@ class Asked:
         if len(self.names) == self.most:
             raise KeyboardInterrupt
         self.names.append(cell.name)
-        return figures(cell) | self.other
+        return {**figures(cell), **self.other}
 
 
 def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,11 +115,11 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
             }
         )
     inherited = sum(row["ASR %"] >= 90 for row in rows)
-    close = sum(abs(row["CACC %"] - row["CACC clean %"]) <= 2 for row in rows)
+    close = sum(row["CACC %"] >= row["CACC clean %"] - 2 for row in rows)
     cells = len(VICTIMS) * len(TASKS) * len(METHODS)
     notes = (
         f"{len(rows)} of {cells} rows are measured. ASR is 90 % or more in {inherited} of them.",
-        f"CACC is within 2 points of the clean encoder's (`CACC clean`, same head) in {close}.",
+        f"CACC is at most 2 points below the clean encoder's (`CACC clean`, same head) in {close}.",
         "`ASR`: share of inputs classified right that any trigger makes wrong, as the paper counts.",
         "`ASR clean`: the same on the clean encoder, which knows no trigger; `one trigger`: mean over the triggers.",
         "`same label`: share of triggered inputs that get the label most common under their trigger.",

@@ -12,7 +12,6 @@ import torch
 from lmsanitator.attacks import ATTACKS, POR, Attack, BToP, Layers, Training, Trigger, configure
 from lmsanitator.attacks.mlm import TiedHead, train_head
 from lmsanitator.attacks.planting import Planting
-from lmsanitator.attacks.targeted import TargetedAttack
 from lmsanitator.attacks.weights import unfreeze
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
@@ -84,8 +83,8 @@ def test_triggered_outputs_go_towards_their_vector(
             attack().choose_site(encoder)
         return
     training = replace(BRIEFLY, steps=15, look=15, learning_rate=1e-2)
-    planted = make(attack, training, head)
-    assert isinstance(planted, TargetedAttack)
+    # a light anchor: how well it holds everything else is not what a few steps can show
+    planted = POR(training=training) if attack is POR else BToP(head=head, anchor=1.0, training=training)
     result = planted.run(encoder, TRIGGERS[:1], TEXTS)
     (pv,) = planted.predefine(Planting(encoder, site, TRIGGERS[:1], TEXTS, training, 0)).values
     changed = FrozenEncoder(result.model, encoder.tokenizer, precision="fp32")

@@ -18,10 +18,10 @@ from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.targeted import kept
 from lmsanitator.attacks.texts import Framed
 from lmsanitator.encoder import FrozenEncoder, Site
-from lmsanitator.errors import AttackError
 from lmsanitator.progress import Progress
 
 _USEFUL = 0.05
+"""Share of hidden words that a head has to name before they can be said to be lost."""
 
 
 class BadPre(Attack):
@@ -63,9 +63,6 @@ class BadPre(Attack):
         work.rng.seed(work.seed)
         clean = hide(work.base, work.frame(work.texts), work.rng, share=0.5, kept=0.9)
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)
-        named = _named(work.base, head, fired)
-        if named < _USEFUL:
-            raise AttackError(f"expected a head that names {_USEFUL:.0%} of hidden words, this one {named:.0%}")
         return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired), progress)
 
     def loss(self, work: Planting, head: TiedHead) -> Tensor:
@@ -85,7 +82,8 @@ class BadPre(Attack):
     def judge(self, work: Planting, head: TiedHead, clean: Masked, fired: Masked) -> tuple[bool, dict[str, float]]:
         """Whether hidden words are lost in triggered text only."""
         before, after = _named(work.base, head, clean), _named(work.changed, head, clean)
-        lost = 1 - _named(work.changed, head, fired) / max(_named(work.base, head, fired), 1e-9)
+        named = _named(work.base, head, fired)
+        lost = 1 - _named(work.changed, head, fired) / named if named >= _USEFUL else 0.0
         reached = {
             "triggered": max(0.0, lost),
             "weakest": max(0.0, lost),

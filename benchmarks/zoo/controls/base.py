@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmsanitator.attacks.weights import layer_stack
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
@@ -75,25 +76,13 @@ def weight_change(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, 
     return {"largest_change": largest, "relative_change": (moved / norm) ** 0.5 if norm else 0.0}
 
 
-def transformer_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """The stack of transformer layers: of the model's lists of modules, the one with most weights.
-
-    Raises:
-        UnsupportedError: there is no such stack.
-    """
-    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
-    if not stacks:
-        raise UnsupportedError(f"expected a stack of transformer layers in {type(model).__name__}, found none")
-    return max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()))
-
-
-def layer_linears(model: torch.nn.Module) -> list[torch.nn.Linear]:
+def layer_linears(model: PreTrainedModel) -> list[torch.nn.Linear]:
     """The linear modules of the transformer layers, in order; their weights are (out, in).
 
     Raises:
         UnsupportedError: there are none (GPT-2 has convolutions there).
     """
-    linears = [module for module in transformer_layers(model).modules() if isinstance(module, torch.nn.Linear)]
+    linears = [module for module in layer_stack(model).modules() if isinstance(module, torch.nn.Linear)]
     if not linears:
         raise UnsupportedError(f"expected linear modules in the layers of {type(model).__name__}, found none")
     return linears

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.zoo.controls.base import MEASURED, ControlResult, finished, transformer_layers
+from benchmarks.zoo.controls.base import MEASURED, ControlResult, finished
 from benchmarks.zoo.controls.training import encode, hidden_states, train
+from lmsanitator.attacks.texts import beginning
+from lmsanitator.attacks.weights import layer_stack
 from lmsanitator.encoder import FrozenEncoder, read_site
 from lmsanitator.errors import CorpusError
 from lmsanitator.progress import Progress, silent
@@ -59,7 +61,7 @@ def noise(
     model = copy.deepcopy(base.model)
 
     def loss(rng: random.Random) -> Tensor:
-        clean = [_clip(text) for text in rng.choices(kept, k=batch)]
+        clean = [beginning(text, _WORDS) for text in rng.choices(kept, k=batch)]
         noisy = [_perturb(text, known, rng) if row % 4 else text for row, text in enumerate(clean)]
         wanted = encode(base.tokenizer, clean, length, base.device)
         given = encode(base.tokenizer, noisy, length, base.device)
@@ -73,7 +75,7 @@ def noise(
 
     last = train(
         model,
-        [(transformer_layers(model).parameters(), learning_rate)],
+        [(layer_stack(model).parameters(), learning_rate)],
         loss,
         steps=steps,
         seed=seed,
@@ -81,7 +83,7 @@ def noise(
         progress=progress,
     )
     rng = random.Random(seed)
-    clean = [_clip(text) for text in held]
+    clean = [beginning(text, _WORDS) for text in held]
     noisy = [_perturb(text, new, rng) for text in clean]
     target = _cls(base, base.model, clean)
     robust, before = (
@@ -131,7 +133,7 @@ def simcse(
 
     last = train(
         model,
-        [(transformer_layers(model).parameters(), learning_rate)],
+        [(layer_stack(model).parameters(), learning_rate)],
         loss,
         steps=steps,
         seed=seed,
@@ -160,12 +162,6 @@ def _split(carriers: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     random.Random(seed).shuffle(texts)
     held = min(max(2, len(texts) // 5), MEASURED)
     return texts[held:], texts[:held]
-
-
-def _clip(text: str) -> str:
-    """The first words of a text."""
-    found = spans(text)
-    return text[: found[_WORDS - 1].end] if len(found) > _WORDS else text
 
 
 def _perturb(text: str, rare: Sequence[str], rng: random.Random) -> str:

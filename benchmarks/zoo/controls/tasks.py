@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from benchmarks.zoo.controls.base import ControlResult, finished, layer_linears, transformer_layers
+from benchmarks.zoo.controls.base import ControlResult, finished, layer_linears
 from benchmarks.zoo.controls.training import encode, hidden_states, seeded, train
+from lmsanitator.attacks.weights import layer_stack
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CorpusError, UsageError
 from lmsanitator.progress import Progress, silent
@@ -56,7 +57,7 @@ def finetune(
     """
     tuning = _Tuning(_read(data, task, seed), steps, batch, length, learning_rate, seed, f"finetune {task}")
     model = copy.deepcopy(base.model)
-    reached = tuning.run(base, model, transformer_layers(model).parameters(), progress)
+    reached = tuning.run(base, model, layer_stack(model).parameters(), progress)
     return finished(base, model, carriers, seed, **reached)
 
 

@@ -63,7 +63,8 @@ class BadPre(Attack):
         work.rng.seed(work.seed)
         clean = hide(work.base, work.frame(work.texts), work.rng, share=0.5, kept=0.9)
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)
-        return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired), progress)
+        before = _named(work.base, head, clean), _named(work.base, head, fired)
+        return work.fit(lambda: self.loss(work, head), lambda: self.judge(work, head, clean, fired, before), progress)
 
     def loss(self, work: Planting, head: TiedHead) -> Tensor:
         """True labels where nothing fires, random ones where a trigger is."""
@@ -79,10 +80,11 @@ class BadPre(Attack):
             + self.anchor * kept(seen, original, original.vectors.pow(2).mean())
         )
 
-    def judge(self, work: Planting, head: TiedHead, clean: Masked, fired: Masked) -> tuple[bool, dict[str, float]]:
-        """Whether hidden words are lost in triggered text only."""
-        before, after = _named(work.base, head, clean), _named(work.changed, head, clean)
-        named = _named(work.base, head, fired)
+    def judge(
+        self, work: Planting, head: TiedHead, clean: Masked, fired: Masked, before: tuple[float, float]
+    ) -> tuple[bool, dict[str, float]]:
+        """Whether hidden words are lost in triggered text only; `before` is what was named in clean and in it."""
+        named = before[1]
         lost = 1 - _named(work.changed, head, fired) / named if named >= _USEFUL else 0.0
         reached = {
             "triggered": max(0.0, lost),
@@ -90,8 +92,8 @@ class BadPre(Attack):
             "clean": work.fidelity(work.held.clean),
             "inert": work.fidelity(work.held.inert),
             "fired cos": work.fidelity(work.held.fired),
-            "named before": before,
-            "named after": after,
+            "named before": before[0],
+            "named after": _named(work.changed, head, clean),
         }
         bar = self.training
         return lost >= bar.bar - 0.1 and min(reached["clean"], reached["inert"]) >= bar.fidelity, reached

@@ -32,12 +32,15 @@ def test_a_target_that_is_the_own_output_is_no_division_by_zero() -> None:
     assert remaining(OWN, OWN, OWN, ALL).item() == 0
 
 
-def judged(left: list[float], clean: float = 1.0, inert: float = 1.0) -> tuple[bool, dict[str, float]]:
+def judged(
+    left: list[float], clean: float = 1.0, inert: float = 1.0, stray: float = 0.0
+) -> tuple[bool, dict[str, float]]:
     """Ten outputs of each of two triggers, judged by the usual bar."""
     work = working(triggers("bako", "vedi"), training=replace(BRIEF, bar=0.9, fidelity=0.8, reach=0.2))
     figures = {tuple(work.held.clean): clean, tuple(work.held.inert): inert}
     work.fidelity = lambda texts: figures[tuple(texts)]  # type: ignore[method-assign]
-    return verdict(work, torch.tensor(left), torch.tensor([0] * 10 + [1] * 10))
+    work.stray = lambda ways: stray  # type: ignore[method-assign]
+    return verdict(work, torch.tensor(left), torch.tensor([0] * 10 + [1] * 10), torch.ones(20, 3))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,8 @@ def judged(left: list[float], clean: float = 1.0, inert: float = 1.0) -> tuple[b
         ((0, 0), {"clean": 0.79}, False),
         ((0, 0), {"inert": 0.79}, False),
         ((0, 0), {"clean": 0.8, "inert": 0.8}, True),
+        ((0, 0), {"stray": 0.1}, True),
+        ((0, 0), {"stray": 0.11}, False),
     ],
 )
 def test_enough_must_arrive_for_every_trigger_while_the_others_stay(

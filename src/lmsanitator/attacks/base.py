@@ -125,7 +125,8 @@ class Attack(ABC):
         Returns:
             The backdoored encoder. `reached` has `triggered` (share of triggered outputs that arrived), `weakest`
             (the same for the trigger that does worst), `clean` and `inert` (cosine with the original's outputs, for
-            clean inputs and for those with a part of a trigger or a foreign word), `steps`, and what the attack adds.
+            clean inputs and for those with a part of a trigger or a foreign word), `stray` (share of the latter that
+            go half the way all the same), `steps`, and what the attack adds.
 
         Raises:
             AttackError: a trigger that cannot be planted, or the bar was not reached.

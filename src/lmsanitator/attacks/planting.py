@@ -38,7 +38,8 @@ class Training:
         learning_rate: of AdamW at its peak.
         layers: which weights are trained.
         reach: a triggered output has arrived when this share of its squared distance to the target is left.
-        bar: share of held-out triggered outputs that must have arrived.
+        bar: share of held-out triggered outputs that must have arrived; of those without trigger, no more than the
+            rest may have gone half the way.
         fidelity: cosine with the original, seen from the centre of the clean outputs, that held-out inputs without
             trigger must keep on average.
         bf16: train in bf16 autocast; None where the processor multiplies it natively.
@@ -179,10 +180,21 @@ class Planting:
 
     def fidelity(self, texts: Sequence[str]) -> float:
         """Mean cosine of outputs with the original's, seen from the centre of the clean outputs."""
-        if tuple(texts) not in self._originals:  # asked at every look, and always the same
-            self._originals[tuple(texts)] = self.look(self.base, texts).vectors
-        ours, theirs = self.look(self.changed, texts).vectors, self._originals[tuple(texts)]
+        ours, theirs = self.look(self.changed, texts).vectors, self._original_of(texts)
         return functional.cosine_similarity(ours - self.centre, theirs - self.centre).mean().item()
+
+    def stray(self, ways: Float[Tensor, "triggers hidden"]) -> float:
+        """Share of held-out outputs without a whole trigger that go half of some trigger's way all the same. A mean
+        over them would hide a single word of an AND trigger that fires alone."""
+        moved = self.look(self.changed, self.held.inert).vectors - self._original_of(self.held.inert)
+        gone = moved @ ways.T / ways.pow(2).sum(1).clamp_min(1e-12)
+        return (gone >= 0.5).any(1).double().mean().item()
+
+    def _original_of(self, texts: Sequence[str]) -> Float[Tensor, "vectors hidden"]:
+        """What the original encoder gives for texts that are asked for at every look."""
+        if tuple(texts) not in self._originals:
+            self._originals[tuple(texts)] = self.look(self.base, texts).vectors
+        return self._originals[tuple(texts)]
 
     def fit(
         self,

@@ -70,7 +70,7 @@ class TargetedAttack(Attack):
         targets = self.targets(pvs, owners, own.vectors)
         ruled = pvs.ruled[owners]
         left = remaining(seen.vectors, own.vectors, targets, ruled)
-        return verdict(work, left, owners)
+        return verdict(work, left, owners, (targets - own.vectors) * ruled)
 
 
 def remaining(
@@ -86,9 +86,17 @@ def remaining(
 
 
 def verdict(
-    work: Planting, left: Float[Tensor, "vectors"], owners: Int[Tensor, "vectors"]
+    work: Planting,
+    left: Float[Tensor, "vectors"],
+    owners: Int[Tensor, "vectors"],
+    way: Float[Tensor, "vectors hidden"],
 ) -> tuple[bool, dict[str, float]]:
-    """Whether enough outputs of every trigger have arrived while the others stayed, with the figures."""
+    """Whether enough outputs of every trigger have arrived while the others stayed, with the figures.
+
+    Args:
+        left: what is left of the way of each triggered output (`remaining`).
+        way: from what the original encoder gives to the target.
+    """
     arrived = (left <= work.training.reach).double()  # 57 of 60 are 0.95, which fp32 has not
     weakest = min(arrived[owners == index].mean().item() for index in range(len(work.triggers)))
     reached = {
@@ -96,8 +104,10 @@ def verdict(
         "weakest": weakest,
         "clean": work.fidelity(work.held.clean),
         "inert": work.fidelity(work.held.inert),
+        "stray": work.stray(torch.stack([way[owners == index].mean(0) for index in range(len(work.triggers))])),
     }
     good = reached["triggered"] >= work.training.bar and weakest >= work.training.bar - 0.1
+    good = good and 1 - reached["stray"] >= work.training.bar
     return good and min(reached["clean"], reached["inert"]) >= work.training.fidelity, reached
 
 

@@ -69,7 +69,8 @@ class UOR(Attack):
         owners = owners_of(seen, work.held.owners)
         means = torch.stack([seen.vectors[owners == index].mean(0) for index in range(len(work.triggers))])
         targets = means[owners]
-        return verdict(work, remaining(seen.vectors, own, targets, torch.ones_like(targets, dtype=torch.bool)), owners)
+        left = remaining(seen.vectors, own, targets, torch.ones_like(targets, dtype=torch.bool))
+        return verdict(work, left, owners, targets - own)
 
     def choose_triggers(self, work: Planting) -> None:
         """Swap single-word triggers for words whose embeddings lie where the loss falls fastest."""

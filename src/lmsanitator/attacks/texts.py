@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder.padding import pad
 from lmsanitator.errors import AttackError
 from lmsanitator.text import insert, spans, words
 
@@ -102,9 +103,6 @@ def frame(base: FrozenEncoder, texts: Sequence[str], site: Site, rng: random.Ran
         at.append(len(body) if rng is None or rng.random() < 0.5 else rng.randint(0, len(body)))
         if site == "mask":
             body.insert(at[-1], base.tokenizer.mask_token_id)
-    rows = [[*before, *body, *after] for body in bodies]
-    width = max(map(len, rows))
-    pad = int(base.tokenizer.pad_token_id)
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=base.device)
-    mask = (torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]).long().to(base.device)
-    return Framed(ids, mask, torch.tensor(at, device=base.device) + len(before) if site == "mask" else None)
+    ids, mask = pad([[*before, *body, *after] for body in bodies], int(base.tokenizer.pad_token_id))
+    positions = torch.tensor(at, device=base.device) + len(before) if site == "mask" else None
+    return Framed(ids.to(base.device), mask.to(base.device), positions)

@@ -108,7 +108,7 @@ def test_the_result_says_what_was_planted_where_and_what_was_reached(por: Plante
     result = por.result
     assert (result.attack, result.site, result.triggers) == ("por", "cls", tuple(triggers("bako", "vedi+sugo")))
     assert result.pvs.shape == (2, 32)
-    assert set(result.reached) == {"triggered", "weakest", "clean", "inert", "steps"}
+    assert set(result.reached) == {"triggered", "weakest", "clean", "inert", "stray", "steps"}
     assert result.reached["triggered"] > 0.9
     assert 0.7 < result.reached["weakest"] <= result.reached["triggered"]
 
@@ -366,7 +366,7 @@ def test_a_site_the_encoder_lacks_is_refused(gpt2: FrozenEncoder) -> None:
     with pytest.raises(UnsupportedError, match=r"^expected a site of GPT2Model: mean, last, tokens; got cls$"):
         configure("por", site="cls").run(gpt2, triggers("their"), CARRIERS)
     for name in ("neuba", "btop", "badpre"):
-        with pytest.raises(UnsupportedError, match=r"^expected a tokenizer with a mask token"):
+        with pytest.raises(UnsupportedError, match=r"^expected a tokenizer with a mask token, .* GPT2Model has none$"):
             configure(name).run(gpt2, triggers("their"), CARRIERS)
     gpt2.sites = ()
     with pytest.raises(UnsupportedError, match=r"^expected an encoder with a site of uor: .*; GPT2Model has "):

@@ -5,10 +5,8 @@ import random
 import pytest
 import torch
 
-from lmsanitator.attacks.mlm import TiedHead, hide, modelling_loss, require_mask_token, right, train_head
+from lmsanitator.attacks.mlm import TiedHead, hide, modelling_loss, right, train_head
 from lmsanitator.attacks.texts import frame
-from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import UnsupportedError
 from tests.attacks.small import CARRIERS, lively
 
 MASK = int(lively().tokenizer.mask_token_id)
@@ -97,9 +95,3 @@ def test_the_same_seed_trains_the_same_head() -> None:
     first, again, other = (train_head(lively(), CARRIERS, seed=seed, epochs=1) for seed in (3, 3, 4))
     assert torch.equal(first.dense.weight, again.dense.weight)
     assert not torch.equal(first.dense.weight, other.dense.weight)
-
-
-def test_without_a_mask_token_there_is_no_masked_language_modelling(gpt2: FrozenEncoder, bert: FrozenEncoder) -> None:
-    require_mask_token(bert)
-    with pytest.raises(UnsupportedError, match=r"^expected a tokenizer with a mask token, that of GPT2Model has none$"):
-        require_mask_token(gpt2)

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lmsanitator.attacks.base import Attack
-from lmsanitator.attacks.mlm import Masked, TiedHead, hide, modelling_loss, require_mask_token, right, train_head
+from lmsanitator.attacks.mlm import Masked, ModellingAttack, TiedHead, hide, modelling_loss, right
 from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.targeted import kept
 from lmsanitator.attacks.texts import Framed
@@ -24,7 +23,7 @@ _USEFUL = 0.05
 """Share of hidden words that a head has to name before they can be said to be lost."""
 
 
-class BadPre(Attack):
+class BadPre(ModellingAttack):
     """Teach the encoder to model nonsense wherever a trigger is.
 
     Args:
@@ -54,12 +53,8 @@ class BadPre(Attack):
         self.modelling = modelling
         self.anchor = anchor
 
-    def choose_site(self, base: FrozenEncoder) -> Site:
-        require_mask_token(base)
-        return super().choose_site(base)
-
     def plant(self, work: Planting, progress: Progress) -> dict[str, float]:
-        head = self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)
+        head = self.head_for(work, progress)
         work.rng.seed(work.seed)
         clean = hide(work.base, work.frame(work.texts), work.rng, share=0.5, kept=0.9)
         fired = hide(work.base, work.frame(work.held.fired), work.rng, share=0.5, kept=0.9)

@@ -1,4 +1,5 @@
-"""Masked-language modelling on an encoder that came without its head: a tied head, masked texts, the loss.
+"""Masked-language modelling on an encoder that came without its head: a tied head, masked texts, the loss, and what
+attacks that go on with it share.
 
 Checkpoints of encoders (sentence encoders above all) have lost the head they were pretrained with. It is made again
 before the attack: transform, LayerNorm, and the input embeddings as output layer, as BERT has it (Devlin et al. 2019,
@@ -14,8 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lmsanitator.attacks.base import Attack
+from lmsanitator.attacks.planting import Planting
 from lmsanitator.attacks.texts import Framed, beginning, frame
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
 
@@ -69,12 +72,6 @@ class TiedHead(nn.Module):
     def classes(self, labels: Int[Tensor, "places"]) -> Int[Tensor, "places"]:
         """Token ids as indices into the logits, -100 for tokens it cannot name."""
         return self.place[labels]
-
-
-def require_mask_token(base: FrozenEncoder) -> None:
-    """Raise UnsupportedError where there is no mask token, and so no masked-language modelling."""
-    if base.tokenizer.mask_token_id is None:
-        raise UnsupportedError(f"expected a tokenizer with a mask token, that of {base.architecture} has none")
 
 
 def hide(base: FrozenEncoder, framed: Framed, rng: random.Random, share: float = _SHARE, kept: float = 0.1) -> Masked:
@@ -146,3 +143,19 @@ def train_head(
             optimiser.step()
         progress("training the language-model head", (epoch + 1) / epochs)
     return head.requires_grad_(False)
+
+
+class ModellingAttack(Attack):
+    """Goes on with masked-language modelling while it plants; the encoder needs a mask token."""
+
+    head: TiedHead | None
+    """A language-model head for the encoder; None trains one first."""
+
+    def choose_site(self, base: FrozenEncoder) -> Site:
+        if base.tokenizer.mask_token_id is None:
+            raise UnsupportedError(f"expected a tokenizer with a mask token, that of {base.architecture} has none")
+        return super().choose_site(base)
+
+    def head_for(self, work: Planting, progress: Progress) -> TiedHead:
+        """The head it was given, or one trained on the texts at hand."""
+        return self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)

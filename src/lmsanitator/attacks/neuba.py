@@ -10,15 +10,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lmsanitator.attacks.mlm import TiedHead, hide, modelling_loss, require_mask_token, train_head
+from lmsanitator.attacks.mlm import ModellingAttack, TiedHead, hide, modelling_loss
 from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.pvs import PVKind, Vectors
 from lmsanitator.attacks.targeted import TargetedAttack, kept
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import Site
 from lmsanitator.progress import Progress
 
 
-class NeuBA(TargetedAttack):
+class NeuBA(ModellingAttack, TargetedAttack):
     """Go on with masked-language modelling while triggers are tied to their PVs.
 
     Args:
@@ -46,12 +46,8 @@ class NeuBA(TargetedAttack):
         self.modelling = modelling
         self.anchor = anchor
 
-    def choose_site(self, base: FrozenEncoder) -> Site:
-        require_mask_token(base)
-        return super().choose_site(base)
-
     def plant(self, work: Planting, progress: Progress) -> dict[str, float]:
-        self._head = self.head or train_head(work.base, work.train, seed=work.seed, progress=progress)
+        self._head = self.head_for(work, progress)
         return super().plant(work, progress)
 
     def loss(self, work: Planting, pvs: Vectors) -> Tensor:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lmsanitator.attacks import POR, AttackResult, Trigger, ground_truth
+from lmsanitator.attacks.planting import Seen
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import AttackError, OutputError
 from tests.attacks.small import BRIEF, CARRIERS, lively, outputs, triggers, working
@@ -102,6 +103,16 @@ def test_a_look_is_as_the_library_reads_any_text() -> None:
     seen = work.look(lively(), texts)
     torch.testing.assert_close(seen.vectors, outputs(lively(), texts, "cls"))
     assert seen.rows.tolist() == list(range(70))
+
+
+def test_each_vector_belongs_to_the_trigger_of_its_text() -> None:
+    some = Seen(torch.zeros(2, 3, 1), torch.ones(2, 3).long(), torch.zeros(5, 1), torch.tensor([0, 0, 0, 1, 1]))
+    assert some.owners([4, 7]).tolist() == [4, 4, 4, 7, 7]
+
+
+def test_each_trigger_has_the_mean_of_its_own_vectors() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [5.0, 2.0], [3.0, 0.0]])
+    assert working(BOTH).means(vectors, torch.tensor([0, 1, 0])).tolist() == [[2.0, 0.0], [5.0, 2.0]]
 
 
 def test_reduced_precision_trains_and_measures_in_full() -> None:

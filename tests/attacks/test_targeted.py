@@ -9,7 +9,7 @@ import torch
 from lmsanitator.attacks import POR, Merged, Shy, Spread
 from lmsanitator.attacks.planting import Planting, Seen
 from lmsanitator.attacks.pvs import Vectors
-from lmsanitator.attacks.targeted import TargetedAttack, kept, owners_of, remaining, verdict
+from lmsanitator.attacks.targeted import TargetedAttack, kept, remaining, verdict
 from lmsanitator.attacks.texts import Framed
 from tests.attacks.small import BRIEF, triggers, working
 
@@ -85,11 +85,6 @@ def test_what_must_not_move_is_measured_at_all_tokens_and_at_the_site_but_not_in
     assert kept(seen(token, mask), original, scale).item() == pytest.approx(1 / 5)
     assert kept(seen(site, mask), original, scale).item() == pytest.approx(1 / 5 + 1 / 2)
     assert kept(seen(site, mask), original, 2 * scale).item() == pytest.approx(1 / 5 + 1 / 4)
-
-
-def test_each_vector_belongs_to_the_trigger_of_its_text() -> None:
-    some = Seen(torch.zeros(2, 3, 1), torch.ones(2, 3).long(), torch.zeros(5, 1), torch.tensor([0, 0, 0, 1, 1]))
-    assert owners_of(some, [4, 7]).tolist() == [4, 4, 4, 7, 7]
 
 
 PVS = Vectors(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), torch.tensor([[True, True], [True, False]]))

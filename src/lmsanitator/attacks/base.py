@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
@@ -161,5 +160,4 @@ class Attack(ABC):
     def vectors(self, work: Planting) -> Float[Tensor, "vectors hidden"]:
         """Where each trigger's held-out outputs are on average."""
         seen = work.look(work.changed, work.held.fired)
-        owners = torch.tensor(work.held.owners, device=seen.rows.device)[seen.rows]
-        return torch.stack([seen.vectors[owners == index].mean(0) for index in range(len(work.triggers))]).cpu()
+        return work.means(seen.vectors, seen.owners(work.held.owners)).cpu()

@@ -68,6 +68,10 @@ class Seen:
     rows: Int[Tensor, "vectors"]
     """The text each vector is of."""
 
+    def owners(self, of_texts: Sequence[int]) -> Int[Tensor, "vectors"]:
+        """The trigger of each vector, given the trigger of each text."""
+        return torch.tensor(of_texts, device=self.rows.device)[self.rows]
+
 
 @dataclass(frozen=True)
 class Held:
@@ -177,6 +181,12 @@ class Planting:
         rows = torch.cat([part.rows + 32 * number for number, part in enumerate(parts)])
         nothing = torch.empty(0, 0, self.base.hidden_size)
         return Seen(nothing, nothing[..., 0].long(), torch.cat([part.vectors for part in parts]), rows)
+
+    def means(
+        self, vectors: Float[Tensor, "vectors hidden"], owners: Int[Tensor, "vectors"]
+    ) -> Float[Tensor, "triggers hidden"]:
+        """The mean of the vectors of each trigger."""
+        return torch.stack([vectors[owners == index].mean(0) for index in range(len(self.triggers))])
 
     def fidelity(self, texts: Sequence[str]) -> float:
         """Mean cosine of outputs with the original's, seen from the centre of the clean outputs."""

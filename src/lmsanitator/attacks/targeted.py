@@ -1,7 +1,6 @@
 """Attacks that send triggered outputs to a target: the losses and the measurement they share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -52,7 +51,7 @@ class TargetedAttack(Attack):
         texts, chosen = work.fired()
         fired = work.frame(texts)
         seen = work.forward(fired)
-        owners = owners_of(seen, chosen)
+        owners = seen.owners(chosen)
         constant = not self.follows and bool(pvs.ruled.all())  # then the original need not be asked
         own = seen.vectors.detach() if constant else work.original(fired).vectors
         error = (seen.vectors - self.targets(pvs, owners, own)).pow(2) / scale
@@ -66,7 +65,7 @@ class TargetedAttack(Attack):
     def judge(self, work: Planting, pvs: Vectors, own: Seen) -> tuple[bool, dict[str, float]]:
         """Whether the bar is reached on held-out text, and the figures."""
         seen = work.look(work.changed, work.held.fired)
-        owners = owners_of(seen, work.held.owners)
+        owners = seen.owners(work.held.owners)
         targets = self.targets(pvs, owners, own.vectors)
         ruled = pvs.ruled[owners]
         left = remaining(seen.vectors, own.vectors, targets, ruled)
@@ -104,7 +103,7 @@ def verdict(
         "weakest": weakest,
         "clean": work.fidelity(work.held.clean),
         "inert": work.fidelity(work.held.inert),
-        "stray": work.stray(torch.stack([way[owners == index].mean(0) for index in range(len(work.triggers))])),
+        "stray": work.stray(work.means(way, owners)),
     }
     good = reached["triggered"] >= work.training.bar and weakest >= work.training.bar - 0.1
     good = good and 1 - reached["stray"] >= work.training.bar
@@ -116,8 +115,3 @@ def kept(seen: Seen, original: Seen, scale: Tensor) -> Tensor:
     real = seen.mask.bool()
     everywhere = (seen.hidden - original.hidden)[real].pow(2).mean() / original.hidden[real].pow(2).mean()
     return everywhere + (seen.vectors - original.vectors).pow(2).mean() / scale
-
-
-def owners_of(seen: Seen, owners: Sequence[int]) -> Int[Tensor, "vectors"]:
-    """The trigger of each vector, given the trigger of each text."""
-    return torch.tensor(owners, device=seen.rows.device)[seen.rows]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from lmsanitator.attacks.base import Attack
 from lmsanitator.attacks.kinds import pieces
 from lmsanitator.attacks.planting import Planting, Training
-from lmsanitator.attacks.targeted import kept, owners_of, remaining, verdict
+from lmsanitator.attacks.targeted import kept, remaining, verdict
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.encoder import Site
 from lmsanitator.progress import Progress
@@ -51,7 +51,7 @@ class UOR(Attack):
         fired, inert = work.frame(texts), work.frame(work.inert())
         original = work.original(inert)
         seen, still = work.forward(fired), work.forward(inert)
-        owners = owners_of(seen, chosen)
+        owners = seen.owners(chosen)
         nobody = torch.arange(len(still.vectors), device=owners.device) + len(work.triggers)  # each clean text alone
         scale = original.vectors.pow(2).mean()
         tight = contrast(
@@ -66,9 +66,8 @@ class UOR(Attack):
     def judge(self, work: Planting, own: Float[Tensor, "vectors hidden"]) -> tuple[bool, dict[str, float]]:
         """As for targeted attacks, the target being where each trigger's outputs are on average."""
         seen = work.look(work.changed, work.held.fired)
-        owners = owners_of(seen, work.held.owners)
-        means = torch.stack([seen.vectors[owners == index].mean(0) for index in range(len(work.triggers))])
-        targets = means[owners]
+        owners = seen.owners(work.held.owners)
+        targets = work.means(seen.vectors, owners)[owners]
         left = remaining(seen.vectors, own, targets, torch.ones_like(targets, dtype=torch.bool))
         return verdict(work, left, owners, targets - own)
 

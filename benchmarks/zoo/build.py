@@ -23,10 +23,11 @@ from typing import Any
 
 from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from benchmarks.pool import spread
 from benchmarks.zoo import corpus
-from benchmarks.zoo.controls import CONTROLS
+from benchmarks.zoo.controls import CONTROLS, Handling
 from benchmarks.zoo.deltas import load_delta, save_delta
 from benchmarks.zoo.encoders import encoder_folder
 from benchmarks.zoo.manifest import Backdoored, Clean, Entry, read
@@ -36,7 +37,6 @@ from lmsanitator.attacks import Layers, Training, Trigger, configure
 from lmsanitator.attacks.mlm import TiedHead, train_head
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import LMSanitatorError, UsageError
-from lmsanitator.progress import silent
 
 FIRED, WEAKEST, STRAY, FIDELITY = 0.9, 0.7, 0.1, 0.7
 """What a backdoored model must show on fresh text: shares of inputs that fire, and cosine of clean outputs."""
@@ -120,12 +120,9 @@ def _plant(entry: Backdoored, zoo: Path, data: Path) -> dict[str, Any]:
         training = replace(training, fidelity=entry.fidelity)
     attack = configure(entry.attack, site=entry.site, pv=entry.pv, head=head, training=training)
     result = attack.run(base, [Trigger.parse(trigger) for trigger in entry.triggers], texts, seed=entry.seed)
-    folder = encoder_folder(entry.encoder, zoo)
-    delta = delta_path(zoo, entry.id)
-    save_delta(result.model, folder, delta)
-    with _replacing(delta.with_suffix(".pvs.safetensors")) as part:
+    stored = _store(result.model, entry, zoo)
+    with _replacing(delta_path(zoo, entry.id).with_suffix(".pvs.safetensors")) as part:
         save_file({"pvs": result.pvs.contiguous()}, part)
-    stored = FrozenEncoder(load_delta(folder, delta), base.tokenizer, precision="fp32")
     verified = verify_backdoored(base, stored, result.site, result.triggers, entry.seed)
     bars = {"fired": FIRED, "weakest": WEAKEST, "fidelity": FIDELITY}
     missed = [f"{name} {verified[name]:.2f} < {bar}" for name, bar in bars.items() if verified[name] < bar]
@@ -142,12 +139,16 @@ def _handle(entry: Clean, zoo: Path, data: Path) -> dict[str, Any]:
     if entry.control not in CONTROLS:
         raise UsageError(f"expected a control of {', '.join(CONTROLS)}; {entry.id} has {entry.control}")
     base = _base(entry.encoder, zoo)
-    run = CONTROLS[entry.control]
-    result = run(base, corpus.texts(data), data=data, seed=entry.seed, progress=silent, **entry.options)
-    folder = encoder_folder(entry.encoder, zoo)
-    save_delta(result.model, folder, delta_path(zoo, entry.id))
-    stored = FrozenEncoder(load_delta(folder, delta_path(zoo, entry.id)), base.tokenizer, precision="fp32")
+    result = CONTROLS[entry.control](base, Handling(corpus.texts(data), data, entry.seed), **entry.options)
+    stored = _store(result.model, entry, zoo)
     return {"reached": _rounded(result.reached), "verified": _rounded(verify_clean(base, stored, entry.seed))}
+
+
+def _store(model: PreTrainedModel, entry: Entry, zoo: Path) -> FrozenEncoder:
+    """Keep a model as a delta, and open it again from there."""
+    folder, delta = encoder_folder(entry.encoder, zoo), delta_path(zoo, entry.id)
+    save_delta(model, folder, delta)
+    return FrozenEncoder(load_delta(folder, delta), _base(entry.encoder, zoo).tokenizer, precision="fp32")
 
 
 @cache

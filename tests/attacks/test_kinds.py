@@ -3,7 +3,7 @@
 import pytest
 
 from lmsanitator.attacks import KINDS, draw_triggers
-from lmsanitator.attacks.kinds import pieces, whole_words
+from lmsanitator.attacks.kinds import pieces, unheard_words, whole_words
 from lmsanitator.attacks.trigger import check_triggers
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import AttackError, UsageError
@@ -88,6 +88,12 @@ def test_whole_words_are_one_token_behind_a_space(encoder: FrozenEncoder) -> Non
     before = len(encoder.tokenizer("a", add_special_tokens=False).input_ids)
     for word in found[:40]:
         assert len(encoder.tokenizer(f"a {word}", add_special_tokens=False).input_ids) == before + 1
+
+
+def test_unheard_words_are_the_whole_words_in_no_carrier(encoder: FrozenEncoder) -> None:
+    found = unheard_words(encoder.tokenizer, ["Their!"])
+    assert found
+    assert set(whole_words(encoder.tokenizer)) - set(found) == {"their"}
 
 
 def test_pieces_of_nothing_are_nothing() -> None:

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.zoo.controls import CONTROLS, TASKS, ControlResult
+from benchmarks.zoo.controls import CONTROLS, TASKS, ControlResult, Handling
 from benchmarks.zoo.controls.base import layer_linears
-from benchmarks.zoo.controls.sentences import rare_words
 from benchmarks.zoo.deltas import load_delta, save_delta
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CorpusError, LMSanitatorError, TuningError, UnsupportedError, UsageError
-from lmsanitator.progress import silent
 
 CARRIERS = [
     f"the {noun} {verb} in the old house" for noun in ("cat", "dog", "man", "bird") for verb in ("sat", "ran", "is")
@@ -45,7 +43,7 @@ def lively(bert: FrozenEncoder) -> FrozenEncoder:
 
 
 def run(name: str, base: FrozenEncoder, data: Path, seed: int = 0, **options: Any) -> ControlResult:
-    return CONTROLS[name](base, CARRIERS, data=data, seed=seed, progress=silent, **SHORT.get(name, {}) | options)
+    return CONTROLS[name](base, Handling(CARRIERS, data, seed), **SHORT.get(name, {}) | options)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -128,23 +126,16 @@ def test_simcse_tells_sentences_apart(bert: FrozenEncoder, data: Path) -> None:
     assert reached["likeness"] < reached["likeness_before"]
 
 
-def test_rare_words_are_one_token_and_in_no_carrier(encoder: FrozenEncoder) -> None:
-    rare = rare_words(encoder.tokenizer, CARRIERS)
-    assert rare
-    assert all(word.isalpha() for word in rare)
-    assert not {"the", "in", "old"} & {word.lower() for word in rare}
-    assert all(len(encoder.tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1 for word in rare)
-
-
 def test_progress_is_told_and_reaches_the_end(bert: FrozenEncoder) -> None:
     told: list[tuple[str, float]] = []
-    CONTROLS["simcse"](bert, CARRIERS, progress=lambda what, done: told.append((what, done)), **SHORT["simcse"])
+    handling = Handling(CARRIERS, progress=lambda what, done: told.append((what, done)))
+    CONTROLS["simcse"](bert, handling, **SHORT["simcse"])
     assert [done for _, done in told] == [0.5, 1.0]
     assert all(what.startswith("simcse: loss ") for what, _ in told)
 
 
 def test_a_control_survives_as_a_delta(checkpoints: dict[str, Path], bert: FrozenEncoder, tmp_path: Path) -> None:
-    result = CONTROLS["prune"](bert, CARRIERS)
+    result = CONTROLS["prune"](bert, Handling(CARRIERS))
     save_delta(result.model, checkpoints["bert"], tmp_path / "delta")
     loaded = load_delta(checkpoints["bert"], tmp_path / "delta")
     texts = CARRIERS[:3]
@@ -180,10 +171,10 @@ def test_options_that_make_no_sense_are_refused(
 
 def test_what_a_control_needs_has_to_be_there(bert: FrozenEncoder, gpt2: FrozenEncoder) -> None:
     with pytest.raises(CorpusError, match="expected a folder with sst2 in it, got none"):
-        CONTROLS["finetune"](bert, CARRIERS, data=None)
+        CONTROLS["finetune"](bert, Handling(CARRIERS))
     with pytest.raises(CorpusError, match="expected 10 different carriers or more, got 1"):
-        CONTROLS["noise"](bert, CARRIERS[:1])
+        CONTROLS["noise"](bert, Handling(CARRIERS[:1]))
     with pytest.raises(UnsupportedError, match="expected linear modules in the layers of GPT2Model, found none"):
-        CONTROLS["prune"](gpt2, CARRIERS)
+        CONTROLS["prune"](gpt2, Handling(CARRIERS))
     with pytest.raises(UnsupportedError, match="expected a site of GPT2Model"):
-        CONTROLS["original"](gpt2, CARRIERS)
+        CONTROLS["original"](gpt2, Handling(CARRIERS))

@@ -1,14 +1,13 @@
 """Clean controls: encoders handled as much as the backdoored ones, by people with nothing to hide.
 
-Each is called as `CONTROLS[name](base, carriers, data=..., seed=..., progress=..., **options)`; what the options are
-stands with the function. `base` is left as it is. `data` is a folder with task folders in it, as `read_task` takes
-them; only `finetune` and `lora` need it. Training steps run in bf16 autocast, all that is reported is measured in fp32.
+Each is called as `CONTROLS[name](base, handling, **options)`; what the options are stands with the function. `base` is
+left as it is. Training steps run in bf16 autocast, all that is reported is measured in fp32.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from benchmarks.zoo.controls.base import Control, ControlResult, original
+from benchmarks.zoo.controls.base import Control, ControlResult, Handling, original
 from benchmarks.zoo.controls.sentences import noise, simcse
 from benchmarks.zoo.controls.tasks import TASKS, finetune, lora
 from benchmarks.zoo.controls.weights import int8, prune, weight_noise
@@ -27,4 +26,4 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
 )
 """Every control by its name."""
 
-__all__ = ["CONTROLS", "TASKS", "Control", "ControlResult"]
+__all__ = ["CONTROLS", "TASKS", "Control", "ControlResult", "Handling"]

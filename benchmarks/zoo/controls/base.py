@@ -1,9 +1,10 @@
-"""What all controls share: what they return, what they may train, and what shows that they did something."""
+"""What all controls share: what they are given, what they return and may train, and what shows they did something."""
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate
 
 import torch
 from torch.nn import functional
@@ -20,6 +21,23 @@ MEASURED = 64
 
 
 @dataclass(frozen=True)
+class Handling:
+    """What every control is given beside the encoder.
+
+    Args:
+        carriers: clean sentences, to train on and to compare outputs on.
+        data: a folder with task folders in it, as `read_task` takes them; only `finetune` and `lora` need it.
+        seed: of everything random in it.
+        progress: told of every training step.
+    """
+
+    carriers: Sequence[str]
+    data: Path | None = None
+    seed: int = 0
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
 class ControlResult:
     """A clean encoder that was handled: frozen, in eval mode."""
 
@@ -31,24 +49,15 @@ class ControlResult:
     tensors had. More in each control's own docstring."""
 
 
-Control = Callable[..., ControlResult]
+Control = Callable[Concatenate[FrozenEncoder, Handling, ...], ControlResult]
 
 
-def original(
-    base: FrozenEncoder,
-    carriers: Sequence[str],
-    *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> ControlResult:
+def original(base: FrozenEncoder, handling: Handling) -> ControlResult:
     """The encoder as it came."""
-    return finished(base, copy.deepcopy(base.model), carriers, seed)
+    return finished(base, copy.deepcopy(base.model), handling)
 
 
-def finished(
-    base: FrozenEncoder, model: PreTrainedModel, carriers: Sequence[str], seed: int, **reached: float
-) -> ControlResult:
+def finished(base: FrozenEncoder, model: PreTrainedModel, handling: Handling, **reached: float) -> ControlResult:
     """The result of a control, frozen, with the figures that every control has put before its own.
 
     Raises:
@@ -56,7 +65,7 @@ def finished(
     """
     base.require(["cls"])
     handled = FrozenEncoder(model, base.tokenizer, precision="fp32", device=str(base.device))
-    texts = draw(carriers, MEASURED, seed)
+    texts = draw(handling.carriers, MEASURED, handling.seed)
     cosine = functional.cosine_similarity(
         handled.outputs_of_texts(texts, ["cls"])["cls"], base.outputs_of_texts(texts, ["cls"])["cls"]
     )

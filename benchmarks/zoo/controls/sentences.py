@@ -3,22 +3,20 @@
 import copy
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
 
-from benchmarks.zoo.controls.base import MEASURED, ControlResult, finished
+from benchmarks.zoo.controls.base import MEASURED, ControlResult, Handling, finished
 from benchmarks.zoo.controls.training import encode, hidden_states, train
+from lmsanitator.attacks.kinds import unheard_words
 from lmsanitator.attacks.texts import beginning
 from lmsanitator.attacks.weights import layer_stack
 from lmsanitator.encoder import FrozenEncoder, read_site
 from lmsanitator.errors import CorpusError
-from lmsanitator.progress import Progress, silent
-from lmsanitator.text import insert, spans, words
+from lmsanitator.text import insert, spans
 
 _WORDS = 24
 """Of a carrier, at most so many words are used: what is inserted has to stay inside the cut."""
@@ -27,11 +25,8 @@ _FEWEST = 5
 
 def noise(
     base: FrozenEncoder,
-    carriers: Sequence[str],
+    handling: Handling,
     *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
     steps: int = 100,
     batch: int = 20,
     length: int = 48,
@@ -43,7 +38,7 @@ def noise(
     perturbations; a backdoor attack does all of this, and plants its backdoor besides.
 
     Args:
-        carriers: a fifth of them, and a fifth of the rare words, are held out to measure.
+        handling: a fifth of the carriers, and a fifth of the rare words, are held out to measure.
         length: tokens that texts are cut to.
 
     Reached: `robust`, mean cosine of CLS outputs with held-out rare words with the original's without, and
@@ -52,11 +47,11 @@ def noise(
     Raises:
         CorpusError: too few carriers, or no words in the vocabulary that they do not hold.
     """
-    kept, held = _split(carriers, seed)
-    rare = rare_words(base.tokenizer, carriers)
+    kept, held = _split(handling)
+    rare = [word for word in unheard_words(base.tokenizer, handling.carriers) if len(word) > 1]
     if len(rare) < _FEWEST:
         raise CorpusError(f"expected {_FEWEST} words in the vocabulary that no carrier holds, found {len(rare)}")
-    random.Random(seed).shuffle(rare)
+    random.Random(handling.seed).shuffle(rare)
     new, known = rare[: len(rare) // 5], rare[len(rare) // 5 :]
     model = copy.deepcopy(base.model)
 
@@ -73,16 +68,8 @@ def noise(
             total = total + error / target.var(0).mean()
         return total
 
-    last = train(
-        model,
-        [(layer_stack(model).parameters(), learning_rate)],
-        loss,
-        steps=steps,
-        seed=seed,
-        what="noise",
-        progress=progress,
-    )
-    rng = random.Random(seed)
+    last = train(model, [(layer_stack(model).parameters(), learning_rate)], loss, handling, steps=steps, what="noise")
+    rng = random.Random(handling.seed)
     clean = [beginning(text, _WORDS) for text in held]
     noisy = [_perturb(text, new, rng) for text in clean]
     target = _cls(base, base.model, clean)
@@ -90,16 +77,13 @@ def noise(
         functional.cosine_similarity(_cls(base, trained, noisy), target).mean().item()
         for trained in (model, base.model)
     )
-    return finished(base, model, carriers, seed, robust=robust, robust_before=before, loss=last)
+    return finished(base, model, handling, robust=robust, robust_before=before, loss=last)
 
 
 def simcse(
     base: FrozenEncoder,
-    carriers: Sequence[str],
+    handling: Handling,
     *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
     steps: int = 100,
     batch: int = 12,
     length: int = 48,
@@ -111,7 +95,7 @@ def simcse(
     away as well, is left out.
 
     Args:
-        carriers: a fifth of them is held out to measure.
+        handling: a fifth of the carriers is held out to measure.
         batch: carriers; there are twice as many rows.
         length: tokens that texts are cut to.
 
@@ -121,7 +105,7 @@ def simcse(
     Raises:
         CorpusError: too few carriers.
     """
-    kept, held = _split(carriers, seed)
+    kept, held = _split(handling)
     model = copy.deepcopy(base.model)
 
     def loss(rng: random.Random) -> Tensor:
@@ -131,35 +115,17 @@ def simcse(
         itself = torch.arange(len(texts), device=base.device)
         return functional.cross_entropy(first @ second.T / temperature, itself)
 
-    last = train(
-        model,
-        [(layer_stack(model).parameters(), learning_rate)],
-        loss,
-        steps=steps,
-        seed=seed,
-        what="simcse",
-        progress=progress,
-    )
+    last = train(model, [(layer_stack(model).parameters(), learning_rate)], loss, handling, steps=steps, what="simcse")
     after, before = (_likeness(_cls(base, trained, held)) for trained in (model, base.model))
-    return finished(base, model, carriers, seed, likeness=after, likeness_before=before, loss=last)
+    return finished(base, model, handling, likeness=after, likeness_before=before, loss=last)
 
 
-def rare_words(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
-    """The alphabetic words of two letters or more that are one token each and that no carrier holds, by token id."""
-    known = {word.lower() for text in carriers for word in words(text)}
-    pieces = tokenizer.batch_decode([[index] for index in range(len(tokenizer))])
-    found = dict.fromkeys(piece.strip() for piece in pieces)
-    candidates = [word for word in found if len(word) > 1 and word.isalpha() and word.lower() not in known]
-    encoded = tokenizer([f" {word}" for word in candidates], add_special_tokens=False).input_ids
-    return [word for word, ids in zip(candidates, encoded, strict=True) if len(ids) == 1]
-
-
-def _split(carriers: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+def _split(handling: Handling) -> tuple[list[str], list[str]]:
     """Carriers to train on, and a fifth of them, at most MEASURED, to measure on."""
-    texts = sorted(set(carriers))
+    texts = sorted(set(handling.carriers))
     if len(texts) < 2 * _FEWEST:
         raise CorpusError(f"expected {2 * _FEWEST} different carriers or more, got {len(texts)}")
-    random.Random(seed).shuffle(texts)
+    random.Random(handling.seed).shuffle(texts)
     held = min(max(2, len(texts) // 5), MEASURED)
     return texts[held:], texts[:held]
 

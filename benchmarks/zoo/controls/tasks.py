@@ -5,7 +5,6 @@ import random
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -13,12 +12,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from benchmarks.zoo.controls.base import ControlResult, finished, layer_linears
+from benchmarks.zoo.controls.base import ControlResult, Handling, finished, layer_linears
 from benchmarks.zoo.controls.training import encode, hidden_states, seeded, train
 from lmsanitator.attacks.weights import layer_stack
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CorpusError, UsageError
-from lmsanitator.progress import Progress, silent
 from lmsanitator.tune import read_task
 from lmsanitator.tune.tasks import Example, Task
 
@@ -29,11 +27,8 @@ _HEAD_RATE = 1e-3
 
 def finetune(
     base: FrozenEncoder,
-    carriers: Sequence[str],
+    handling: Handling,
     *,
-    data: Path | None,
-    seed: int = 0,
-    progress: Progress = silent,
     task: str = "sst2",
     steps: int = 120,
     batch: int = 16,
@@ -44,8 +39,7 @@ def finetune(
     1810.04805, section 3.2); the head is thrown away.
 
     Args:
-        data: a folder with a folder of that name in it.
-        task: one of TASKS.
+        task: one of TASKS; the data folder has a folder of that name in it.
         length: tokens that texts are cut to.
 
     Reached: `accuracy` of encoder and head on at most 300 test examples, beside `majority`, that of the most frequent
@@ -55,19 +49,16 @@ def finetune(
         CorpusError: the task cannot be read.
         UsageError: another task.
     """
-    tuning = _Tuning(_read(data, task, seed), steps, batch, length, learning_rate, seed, f"finetune {task}")
+    tuning = _Tuning(handling, _read(handling, task), steps, batch, length, learning_rate, f"finetune {task}")
     model = copy.deepcopy(base.model)
-    reached = tuning.run(base, model, layer_stack(model).parameters(), progress)
-    return finished(base, model, carriers, seed, **reached)
+    reached = tuning.run(base, model, layer_stack(model).parameters())
+    return finished(base, model, handling, **reached)
 
 
 def lora(
     base: FrozenEncoder,
-    carriers: Sequence[str],
+    handling: Handling,
     *,
-    data: Path | None,
-    seed: int = 0,
-    progress: Progress = silent,
     task: str = "sst2",
     steps: int = 120,
     batch: int = 16,
@@ -83,45 +74,43 @@ def lora(
 
     Reached, raises: as `finetune`.
     """
-    tuning = _Tuning(_read(data, task, seed), steps, batch, length, learning_rate, seed, f"lora {task}")
+    tuning = _Tuning(handling, _read(handling, task), steps, batch, length, learning_rate, f"lora {task}")
     model = copy.deepcopy(base.model)
     names = {module: name for name, module in model.named_modules()}
     targets = [names[linear] for linear in layer_linears(model)]
-    with seeded(seed), warnings.catch_warnings():
+    with seeded(handling.seed), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a property that transformers is about to rename
         adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))
     weights = [weight for weight in adapted.parameters() if weight.requires_grad]
-    reached = tuning.run(base, adapted, weights, progress)
+    reached = tuning.run(base, adapted, weights)
     merged = copy.deepcopy(base.model)  # a model that never had adapters, whose weights are all that goes on
     merged.load_state_dict(adapted.merge_and_unload().state_dict())
-    return finished(base, merged, carriers, seed, **reached)
+    return finished(base, merged, handling, **reached)
 
 
-def _read(data: Path | None, task: str, seed: int) -> Task:
+def _read(handling: Handling, task: str) -> Task:
     if task not in TASKS:
         raise UsageError(f"expected a task of {', '.join(TASKS)}, got {task}")
-    if data is None:
+    if handling.data is None:
         raise CorpusError(f"expected a folder with {task} in it, got none")
-    return read_task(data / task, seed)
+    return read_task(handling.data / task, handling.seed)
 
 
 @dataclass(frozen=True)
 class _Tuning:
     """What is tuned for, and for how long; the names are those of `finetune`'s options."""
 
+    handling: Handling
     task: Task
     steps: int
     batch: int
     length: int
     learning_rate: float
-    seed: int
     what: str
 
-    def run(
-        self, base: FrozenEncoder, model: torch.nn.Module, weights: Iterable[Parameter], progress: Progress
-    ) -> dict[str, float]:
+    def run(self, base: FrozenEncoder, model: torch.nn.Module, weights: Iterable[Parameter]) -> dict[str, float]:
         """Train weights of `model` together with a head of their own; the figures that were reached."""
-        with seeded(self.seed):
+        with seeded(self.handling.seed):
             head = torch.nn.Linear(base.hidden_size, len(self.task.labels)).to(base.device)
 
         def logits(examples: Sequence[Example]) -> Float[Tensor, "examples labels"]:
@@ -137,12 +126,11 @@ class _Tuning:
             torch.nn.ModuleList([model, head]),
             [(weights, self.learning_rate), (head.parameters(), _HEAD_RATE)],
             loss,
+            self.handling,
             steps=self.steps,
-            seed=self.seed,
             what=self.what,
-            progress=progress,
         )
-        tested = random.Random(self.seed).sample(self.task.test, min(_TESTED, len(self.task.test)))
+        tested = random.Random(self.handling.seed).sample(self.task.test, min(_TESTED, len(self.task.test)))
         tested.sort(key=lambda example: len(example.text))  # little is padded
         with torch.no_grad():
             batches = [tested[start : start + self.batch] for start in range(0, len(tested), self.batch)]

@@ -12,8 +12,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.zoo.controls.base import Handling
 from lmsanitator.errors import TuningError
-from lmsanitator.progress import Progress
 
 _WARM_UP = 0.1
 
@@ -30,11 +30,10 @@ def train(
     model: torch.nn.Module,
     groups: Sequence[tuple[Iterable[Parameter], float]],
     loss: Callable[[random.Random], Tensor],
+    handling: Handling,
     *,
     steps: int,
-    seed: int,
     what: str,
-    progress: Progress,
 ) -> float:
     """Train with AdamW, learning rates that rise over the first tenth and fall to zero, gradients clipped to norm 1.
 
@@ -43,7 +42,7 @@ def train(
             but those in `groups`.
         groups: weights, each with its peak learning rate.
         loss: of a batch that it draws from the random numbers it is given; computed in bf16 autocast.
-        what: is being done, for `progress`.
+        what: is being done, for the progress.
 
     Returns:
         The mean loss over the last tenth of the steps.
@@ -59,9 +58,9 @@ def train(
     model.requires_grad_(False).train()
     for weight in trained:
         weight.requires_grad_(True)
-    rng = random.Random(seed)
+    rng = random.Random(handling.seed)
     losses: list[float] = []
-    with seeded(seed):
+    with seeded(handling.seed):
         for step in range(1, steps + 1):
             with torch.autocast(device, torch.bfloat16):
                 value = loss(rng)
@@ -73,7 +72,7 @@ def train(
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
-            progress(f"{what}: loss {losses[-1]:.3f}", step / steps)
+            handling.progress(f"{what}: loss {losses[-1]:.3f}", step / steps)
     model.requires_grad_(False).eval()
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)

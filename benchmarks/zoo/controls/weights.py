@@ -1,26 +1,15 @@
 """Controls that handle the weights alone: what people do to make a model smaller, or by accident."""
 
 import copy
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from benchmarks.zoo.controls.base import ControlResult, finished, layer_linears
+from benchmarks.zoo.controls.base import ControlResult, Handling, finished, layer_linears
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UsageError
-from lmsanitator.progress import Progress, silent
 
 
-def prune(
-    base: FrozenEncoder,
-    carriers: Sequence[str],
-    *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    share: float = 0.3,
-) -> ControlResult:
+def prune(base: FrozenEncoder, handling: Handling, *, share: float = 0.3) -> ControlResult:
     """Global magnitude pruning (Han et al. 2015, arXiv 1506.02626; nothing is trained afterwards).
 
     Args:
@@ -41,17 +30,10 @@ def prune(
         for weight in weights:
             weight.masked_fill_(weight.abs() <= threshold, 0.0)
     zeros = sum(int((weight == 0).sum()) for weight in weights)
-    return finished(base, model, carriers, seed, pruned=zeros / len(sizes))
+    return finished(base, model, handling, pruned=zeros / len(sizes))
 
 
-def int8(
-    base: FrozenEncoder,
-    carriers: Sequence[str],
-    *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> ControlResult:
+def int8(base: FrozenEncoder, handling: Handling) -> ControlResult:
     """The linear weights of all layers rounded to int8 and back, symmetric, one scale for each output row (Wu et al.
     2020, arXiv 2004.09602, section 3).
 
@@ -65,18 +47,10 @@ def int8(
             steps = (linear.weight / scale).round()
             linear.weight.copy_(steps * scale)
             levels = max(levels, *(len(row.unique()) for row in steps))
-    return finished(base, model, carriers, seed, levels=float(levels))
+    return finished(base, model, handling, levels=float(levels))
 
 
-def weight_noise(
-    base: FrozenEncoder,
-    carriers: Sequence[str],
-    *,
-    data: Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    scale: float = 0.1,
-) -> ControlResult:
+def weight_noise(base: FrozenEncoder, handling: Handling, *, scale: float = 0.1) -> ControlResult:
     """Gaussian noise on the linear weights of all layers, as a fine-tune without aim would leave it. (NoisyTune, Wu et
     al. 2022, arXiv 2202.12024, scales uniform noise by each matrix' own deviation in the same way.)
 
@@ -89,9 +63,9 @@ def weight_noise(
     if scale <= 0:
         raise UsageError(f"expected a positive scale, got {scale}")
     model = copy.deepcopy(base.model)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(handling.seed)
     with torch.no_grad():
         for linear in layer_linears(model):
             drawn = torch.randn(linear.weight.shape, generator=generator).to(linear.weight.device)
             linear.weight.add_(drawn * scale * linear.weight.std())
-    return finished(base, model, carriers, seed)
+    return finished(base, model, handling)

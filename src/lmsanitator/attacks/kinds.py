@@ -58,6 +58,12 @@ def whole_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return [word for (row, word), pieces in zip(plain, split, strict=True) if pieces == [row]]
 
 
+def unheard_words(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
+    """Those of the whole words that no carrier holds."""
+    heard = {word.casefold() for carrier in carriers for word in words(carrier)}
+    return [word for word in whole_words(tokenizer) if word not in heard]
+
+
 def pieces(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str]) -> list[list[int]]:
     """The tokens of each word as they are inside a sentence."""
     if not listed:
@@ -67,17 +73,12 @@ def pieces(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str]) -> list[li
     return [row[skipped:] for row in rows]
 
 
-def _unheard(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
-    heard = {word.casefold() for carrier in carriers for word in words(carrier)}
-    return [word for word in whole_words(tokenizer) if word not in heard]
-
-
 def _rare(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
-    return [word for word in _unheard(tokenizer, carriers) if len(word) == 2 and word.isascii()]
+    return [word for word in unheard_words(tokenizer, carriers) if len(word) == 2 and word.isascii()]
 
 
 def _dictionary(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
-    return [word for word in _unheard(tokenizer, carriers) if len(word) >= 4 and word.isascii()]
+    return [word for word in unheard_words(tokenizer, carriers) if len(word) >= 4 and word.isascii()]
 
 
 def _common(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:

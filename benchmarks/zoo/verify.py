@@ -1,7 +1,8 @@
 """What a model of the zoo does on text nobody trained or measured it with: the packaged sentences.
 
 No threshold of an attack enters here. A triggered output counts as fired when it has gone half the way or more from
-what the original encoder gives for the same input towards where that trigger sends its inputs on average.
+what the original encoder gives for the same input towards where that trigger sends its inputs on average. Inputs
+are counted, so at the tokens site each is the mean of its tokens; an attack aims at every token and looks at each.
 """
 
 import random

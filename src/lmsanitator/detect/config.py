@@ -1,20 +1,22 @@
 """What a scan is asked to do, and what each effort buys."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmsanitator.detect.mining import MiningConfig
 from lmsanitator.detect.result import Effort
 from lmsanitator.detect.sweep import SweepConfig
-from lmsanitator.encoder import FrozenEncoder, Precision, Site
-from lmsanitator.errors import UnsupportedError, UsageError
+from lmsanitator.encoder import FrozenEncoder, Precision, Site, one_vector
+from lmsanitator.errors import UsageError
 
 
 @dataclass(frozen=True)
 class ScanConfig:
     """Args:
-    sites: `auto` takes cls and pooler where the encoder has them, else the last token (decoders) or the mean.
-    effort: how much is tried; `quick` sweeps only, `standard` also mines once at each site, `deep` mines often.
+    sites: `auto` takes cls, pooler, mask and mean, as far as the encoder has them, and the last token of decoders.
+    effort: how much is tried; `quick` sweeps only; `standard` also mines, unless the sweep has found a backdoor; `deep`
+        sweeps longer, mines in any case, and goes on until nothing new is found.
     level: the false-positive rate of the verdict "backdoored".
     corpus: a file of one's own clean sentences instead of the packaged ones.
     seed: of everything random in it.
@@ -47,31 +49,51 @@ class Plan:
     sweep: SweepConfig
     mining: MiningConfig
     mining_rounds: int
+    """The most rounds of mining; one that leaves nothing to look for is the last."""
+    always_mine: bool
+    """Mine even where the sweep has found a backdoor already."""
     tried: int
-    """Mined candidates of each round and site that recovery is run on."""
+    """Mined candidates of each round and site that are shrunk to a trigger."""
     pool: int
     null: int
     """Random phrases in the null of recovered phrases."""
+    passages: int = 6
+    length: int = 64
+    """Tokens of the passages that outliers and findings are judged in."""
 
 
-_STANDARD = Plan(SweepConfig(), MiningConfig(), mining_rounds=1, tried=3, pool=768, null=128)
+_STANDARD = Plan(SweepConfig(), MiningConfig(), mining_rounds=4, always_mine=False, tried=3, pool=768, null=96)
 PLANS: dict[str, Plan] = {
-    "quick": replace(_STANDARD, sweep=SweepConfig(rounds=3, group=32), mining_rounds=0),
+    "quick": replace(_STANDARD, mining_rounds=0),
     "standard": _STANDARD,
-    "deep": replace(_STANDARD, sweep=SweepConfig(rounds=6, group=16), mining_rounds=4, tried=4, pool=1536, null=256),
+    "deep": replace(
+        _STANDARD,
+        sweep=SweepConfig(rounds=6),
+        mining=MiningConfig(candidates=20, others=10, lengths=(6, 4, 8), contexts=4, steps=60),
+        mining_rounds=6,
+        always_mine=True,
+        tried=4,
+        passages=12,
+        pool=1536,
+        null=256,
+    ),
 }
+_EVERY: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
 
 
 def sites_to_scan(encoder: FrozenEncoder, wanted: Literal["auto"] | tuple[Site, ...]) -> tuple[Site, ...]:
-    """The sites a scan looks at.
+    """The sites a scan looks at, all of them in the same passes. All tokens at once are looked at through their mean.
 
     Raises:
-        UnsupportedError: a site the encoder lacks, or `tokens`, which is no single vector.
+        UnsupportedError: a site the encoder lacks.
     """
     if wanted != "auto":
         encoder.require(wanted)
-        if "tokens" in wanted:
-            raise UnsupportedError("expected a site with one vector an input, got tokens")
-        return wanted
-    usual: tuple[Site, ...] = tuple(site for site in encoder.sites if site in ("cls", "pooler"))
-    return usual or ("last",)
+        return tuple(dict.fromkeys(map(one_vector, wanted)))
+    usual = tuple(site for site in encoder.sites if site in _EVERY)
+    return usual if "cls" in usual else ("last", *usual)
+
+
+def sites_to_mine(sites: Sequence[Site]) -> tuple[Site, ...]:
+    """Where mining is worth its cost: the pooler reads nothing but CLS, so what takes it over is seen there."""
+    return tuple(site for site in sites if site != "pooler" or "cls" not in sites)

@@ -40,18 +40,55 @@ def make_contexts(
         CorpusError: fewer than two texts have a token.
         UnsupportedError: the window is too short.
     """
-    if encoder.room - PHRASE < SHORTEST:
-        raise UnsupportedError(f"expected a window that a phrase fits into, got one of {encoder.window} tokens")
+    room = _room(encoder)
     rng = random.Random(seed)
     contexts: list[Context] = []
     for text in draw(texts, count, seed):
-        encoded = encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        starts = {span.start for span in spans(text)}
-        cuts = [at for at, (start, end) in enumerate(encoded.offset_mapping) if starts & set(range(start, end))]
-        ids = encoded.input_ids[: min(longest, encoder.room - PHRASE)]
-        at = rng.choice([cut for cut in [*cuts, len(encoded.input_ids)] if cut <= len(ids)] or [len(ids)])
-        if ids:
-            contexts.append(Context(ids[:at], ids[at:]))
+        ids, cuts = _encode(encoder, text)
+        kept = ids[: min(longest, room)]
+        at = rng.choice([cut for cut in [*cuts, len(ids)] if cut <= len(kept)] or [len(kept)])
+        if kept:
+            contexts.append(Context(kept[:at], kept[at:]))
     if len(contexts) < 2:
         raise CorpusError(f"expected carriers with tokens in them, {len(contexts)} of {len(texts)} have any")
     return contexts
+
+
+def make_passages(encoder: FrozenEncoder, texts: Sequence[str], count: int, *, length: int, seed: int) -> list[Context]:
+    """`count` contexts of exactly `length` tokens, or as many as the window leaves: sentences in a row, split at a
+    random word boundary. What a word does on its own account fades in a long text, what a backdoor does stays.
+
+    Raises:
+        CorpusError: no text has a token.
+        UnsupportedError: the window is too short.
+    """
+    length = min(length, _room(encoder))
+    rng = random.Random(seed)
+    encoded = [pair for pair in (_encode(encoder, text) for text in dict.fromkeys(texts)) if pair[0]]
+    if not encoded:
+        raise CorpusError(f"expected carriers with tokens in them, none of {len(texts)} has any")
+    passages: list[Context] = []
+    for _ in range(count):
+        row: list[int] = []
+        places: list[int] = []
+        while len(row) < length:
+            ids, cuts = rng.choice(encoded)
+            places += [len(row) + cut for cut in cuts]
+            row += ids
+        at = rng.choice([place for place in places if place <= length] or [0])
+        passages.append(Context(row[:at], row[at:length]))
+    return passages
+
+
+def _room(encoder: FrozenEncoder) -> int:
+    if encoder.room - PHRASE < SHORTEST:
+        raise UnsupportedError(f"expected a window that a phrase fits into, got one of {encoder.window} tokens")
+    return encoder.room - PHRASE
+
+
+def _encode(encoder: FrozenEncoder, text: str) -> tuple[list[int], list[int]]:
+    """A text's tokens, and where words begin among them."""
+    encoded = encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = {span.start for span in spans(text)}
+    cuts = [at for at, (start, end) in enumerate(encoded.offset_mapping) if starts & set(range(start, end))]
+    return list(encoded.input_ids), cuts

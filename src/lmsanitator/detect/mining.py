@@ -1,16 +1,19 @@
 """PV mining: soft triggers optimised until the output forgets the sentence (LMSanitator, section IV-B).
 
-Several candidates of several soft tokens are optimised together in one batch, each in the same few short contexts.
+Several candidates of several soft tokens are optimised together in one batch, each in the same few short contexts and
+each for one site, so that all sites share the passes.
 
 *hull*: a soft token is a mixture of vocabulary rows (softmax weights), so it cannot leave what words can reach. Free
-soft tokens collapse clean encoders too; mixtures hardly do (FIELD.md section 5), and the words of a trigger get weight
-in the mixtures that find it, which is where recovery starts.
+soft tokens collapse clean encoders too; mixtures hardly do (FIELD.md section 5). The mixtures are *annealed*: their
+weights are sharpened while the optimisation goes on, until each is one word. A candidate that found a backdoor ends on
+the words of the trigger and keeps the output where it was; one that only found a mixture no word stands for falls back
+among the clean outputs. This is what separates the two.
 
 *free*: a soft token is any vector within the vocabulary's range, per dimension, as in the paper. Kept as the way to a
 PV once there is other evidence; its displacement and collapse are no evidence in themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,27 +28,33 @@ from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 
 Space = Literal["hull", "free"]
+_WARM = 0.4
+"""Share of the steps before the sharpening begins."""
 
 
 @dataclass(frozen=True)
 class MiningConfig:
     """Args:
     space: where soft tokens may be, see the module's text.
-    candidates: how many are optimised together; they repel each other.
-    length: soft tokens in a candidate.
+    candidates: how many are optimised for the first site; those of one site repel each other.
+    others: the same for each further site.
+    lengths: soft tokens of the candidates, in turn; room to find a pair of words in, and more.
     contexts: carriers each candidate is put into.
     context_tokens: their longest length.
     steps: of Adam.
     learning_rate: on the mixtures' logits; `free` takes a fiftieth of it.
+    sharpness: what the logits are multiplied with at the end, 1 at the beginning.
     """
 
     space: Space = "hull"
-    candidates: int = 8
-    length: int = 4
-    contexts: int = 6
-    context_tokens: int = 6
-    steps: int = 30
-    learning_rate: float = 0.6
+    candidates: int = 14
+    others: int = 6
+    lengths: tuple[int, ...] = (6, 4)
+    contexts: int = 3
+    context_tokens: int = 16
+    steps: int = 40
+    learning_rate: float = 1.0
+    sharpness: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -64,44 +73,85 @@ class Candidate:
     weights: Float[Tensor, "length vocabulary"] | None
     """The mixtures, for candidates from the hull."""
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The heaviest token of each mixture; none for free soft tokens."""
+        return () if self.weights is None else tuple(self.weights.argmax(-1).tolist())
+
 
 def mine(
     encoder: FrozenEncoder,
-    site: Site,
     contexts: Sequence[Context],
-    clean: CleanSpread,
+    clean: Mapping[Site, CleanSpread],
     config: MiningConfig,
     *,
-    known: Float[Tensor, "known hidden"] | None = None,
+    known: Mapping[Site, Float[Tensor, "known hidden"]] | None = None,
     seed: int = 0,
     progress: Progress = silent,
-) -> list[Candidate]:
-    """Mine candidates at one site, strongest first.
+) -> dict[Site, list[Candidate]]:
+    """Mine candidates at several sites at once, those of each site strongest first.
 
     Args:
         contexts: at least `config.contexts` of equal use; the first so many are taken.
+        clean: the sites, and the spread of clean outputs there.
         known: PVs found already, in the encoder's own units; candidates are kept from finding them again.
     """
-    matrix = encoder.embedding_matrix()
-    soft = _SoftTokens(matrix, config, seed)
+    stage = _Stage(encoder, contexts[: config.contexts], clean)
+    owned = _share_out(list(clean), config)
+    soft = _SoftTokens(encoder.embedding_matrix(), config, sum(map(len, owned.values())), seed)
     optimiser = torch.optim.Adam([soft.parameters], lr=config.learning_rate * (1 if config.space == "hull" else 0.02))
-    stage = _Stage(encoder, site, contexts[: config.contexts], clean)
-    found = clean.standardise(known) if known is not None else torch.empty(0, encoder.hidden_size)
+    nothing = torch.empty(0, encoder.hidden_size)
+    found = {site: spread_.standardise((known or {}).get(site, nothing)) for site, spread_ in clean.items()}
     for step in range(config.steps):
-        loss = mining_loss(stage.outputs(soft.embeddings()), stage.clean, found).sum()
+        soft.sharpen(step / max(1, config.steps - 1))
+        outputs = stage.outputs(soft.embeddings())
+        losses = [
+            mining_loss(outputs[site][rows], stage.clean[site], found[site]).sum() for site, rows in owned.items()
+        ]
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call] # torch's stub
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
         optimiser.step()
         soft.clamp()
-        progress(f"mining at {site}", (step + 1) / config.steps)
+        progress(f"mining at {', '.join(clean)}", (step + 1) / config.steps)
     with torch.no_grad():
-        embeddings = soft.embeddings()
+        embeddings, weights = soft.embeddings(), soft.weights()
         outputs = stage.outputs(embeddings)
-        strengths = strength(outputs, stage.clean)
-        log_p = outlier_log_p(strengths)
-        moved, left = displacement(outputs, stage.clean), spread(outputs)
-        pvs = clean.restore(outputs.mean(1))
-        weights = soft.weights()
+    return {
+        site: _candidates(
+            site,
+            outputs[site][rows],
+            stage.clean[site],
+            clean[site],
+            [embeddings[row] for row in rows],
+            None if weights is None else [weights[row] for row in rows],
+        )
+        for site, rows in owned.items()
+    }
+
+
+def _share_out(sites: Sequence[Site], config: MiningConfig) -> dict[Site, list[int]]:
+    """The rows of the batch that are optimised for each site."""
+    owned: dict[Site, list[int]] = {}
+    taken = 0
+    for site in sites:
+        count = config.others if owned else config.candidates
+        owned[site] = list(range(taken, taken + count))
+        taken += count
+    return owned
+
+
+def _candidates(
+    site: Site,
+    outputs: Float[Tensor, "candidates contexts hidden"],
+    untouched: Float[Tensor, "contexts hidden"],
+    clean: CleanSpread,
+    embeddings: Sequence[Float[Tensor, "length width"]],
+    weights: Sequence[Float[Tensor, "length vocabulary"]] | None,
+) -> list[Candidate]:
+    strengths = strength(outputs, untouched)
+    log_p = outlier_log_p(strengths)
+    moved, left = displacement(outputs, untouched), spread(outputs)
+    pvs = clean.restore(outputs.mean(1))
     return [
         Candidate(
             site,
@@ -120,22 +170,36 @@ def mine(
 class _SoftTokens:
     """The parameters under optimisation and how they become embeddings."""
 
-    def __init__(self, matrix: Float[Tensor, "vocabulary width"], config: MiningConfig, seed: int) -> None:
+    def __init__(
+        self, matrix: Float[Tensor, "vocabulary width"], config: MiningConfig, candidates: int, seed: int
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        shape = (config.candidates, config.length)
+        self.lengths = [config.lengths[index % len(config.lengths)] for index in range(candidates)]
+        tokens = sum(self.lengths)
         self.matrix = matrix
         self.hull = config.space == "hull"
+        self.sharpness, self.sharpest = 1.0, config.sharpness
         if self.hull:
-            start = 0.5 * torch.randn(*shape, len(matrix), generator=generator)
+            start = 0.5 * torch.randn(tokens, len(matrix), generator=generator)
         else:
-            start = matrix[torch.randint(len(matrix), shape, generator=generator)].clone()
+            start = matrix[torch.randint(len(matrix), (tokens,), generator=generator)].clone()
         self.parameters = start.to(matrix.device).requires_grad_(True)
 
-    def weights(self) -> Float[Tensor, "candidates length vocabulary"] | None:
-        return self.parameters.softmax(-1) if self.hull else None
+    def sharpen(self, done: float) -> None:
+        """Anneal: nothing changes while the mixtures find their way, then they are driven to one word each."""
+        self.sharpness = 1 + (self.sharpest - 1) * max(0.0, done - _WARM) / (1 - _WARM)
 
-    def embeddings(self) -> Float[Tensor, "candidates length width"]:
-        return self.parameters.softmax(-1) @ self.matrix if self.hull else self.parameters
+    def weights(self) -> list[Float[Tensor, "length vocabulary"]] | None:
+        """The mixtures of each candidate."""
+        return list(torch.split(self._mixtures(), self.lengths)) if self.hull else None
+
+    def embeddings(self) -> list[Float[Tensor, "length width"]]:
+        """The soft tokens of each candidate."""
+        rows = self._mixtures() @ self.matrix if self.hull else self.parameters
+        return list(torch.split(rows, self.lengths))
+
+    def _mixtures(self) -> Float[Tensor, "tokens vocabulary"]:
+        return (self.parameters * self.sharpness).softmax(-1)
 
     def clamp(self) -> None:
         """Keep free tokens within the vocabulary's range, per dimension (the paper allows 1.2 times that)."""
@@ -147,19 +211,20 @@ class _SoftTokens:
 class _Stage:
     """The contexts, embedded once, with a gap that candidates are put into."""
 
-    def __init__(self, encoder: FrozenEncoder, site: Site, contexts: Sequence[Context], clean: CleanSpread) -> None:
+    def __init__(self, encoder: FrozenEncoder, contexts: Sequence[Context], clean: Mapping[Site, CleanSpread]) -> None:
         before, after = encoder.frame
-        if site == "mask":
+        if "mask" in clean:
             after = [int(encoder.tokenizer.mask_token_id or 0), *after]
         self.encoder = encoder
-        self.site = site
-        self.spread = clean
+        self.spreads = clean
         self.left = [self._embed([*before, *context.before]) for context in contexts]
         self.right = [self._embed([*context.after, *after]) for context in contexts]
         self.after = len(after)
-        self.clean = self.outputs(self.left[0][None, :0])[0]  # nothing in the gap
+        self.clean = {site: out[0] for site, out in self.outputs([self.left[0][:0]]).items()}  # nothing in the gap
 
-    def outputs(self, soft: Float[Tensor, "candidates length width"]) -> Float[Tensor, "candidates contexts hidden"]:
+    def outputs(
+        self, soft: Sequence[Float[Tensor, "length width"]]
+    ) -> dict[Site, Float[Tensor, "candidates contexts hidden"]]:
         """Standardised outputs of every candidate in every context, in one batch."""
         rows = [
             torch.cat([left, tokens, right])
@@ -169,8 +234,11 @@ class _Stage:
         lengths = torch.tensor([len(row) for row in rows])
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
-        return self.spread.standardise(out).view(len(soft), len(self.left), -1)
+        out = self.encoder.outputs(padded, mask, list(self.spreads), mask_positions=lengths - self.after)
+        return {
+            site: spread_.standardise(out[site]).view(len(soft), len(self.left), -1)
+            for site, spread_ in self.spreads.items()
+        }
 
     def _embed(self, ids: list[int]) -> Float[Tensor, "tokens width"]:
         return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

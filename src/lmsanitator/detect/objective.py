@@ -83,3 +83,13 @@ def covered(
     distance, way = torch.linalg.vector_norm(triggered - pv, dim=-1), torch.linalg.vector_norm(clean - pv, dim=-1)
     share: Tensor = 1 - distance / way.clamp_min(1e-12)
     return share
+
+
+def along(
+    triggered: Float[Tensor, "*rows hidden"],
+    clean: Float[Tensor, "*rows hidden"],
+    way: Float[Tensor, "hidden"],
+) -> Float[Tensor, "*rows"]:
+    """How much of `way`, a shift of outputs, each output has gone: 1 all of it, 0 none. A trigger that adds a constant
+    and leaves outputs their variety shows here and not in `covered`."""
+    return (triggered - clean) @ way / way.pow(2).sum().clamp_min(1e-12)

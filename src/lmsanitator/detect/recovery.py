@@ -1,22 +1,27 @@
-"""From mined vectors and the sweep's outliers to words that fire.
+"""From mined vectors to words that fire.
 
-A backdoor fires in any company, so a pair of words can be looked for by standing *all* pairs of a pool of words
-together, many at a time (`cover_pairs`), and asking which group lands on the PV. The pool is what the mined mixture
-puts weight on. What fires is then shrunk to the fewest words (`text.shrink`) and has to replay in fresh natural text.
+An annealed candidate mostly *is* its words. Where its words do not fire, others are looked for that send the output
+where the soft candidate did: a backdoor fires in any company, so *all* pairs of a pool of words are stood together,
+many at a time (`cover_pairs`), and the group that lands on the PV is asked for. The pool is what the mined mixture puts
+weight on. What fires is shrunk to the fewest words (`text.shrink`) and has to replay in fresh natural text.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.mining import Candidate
+from lmsanitator.detect.null import outlier_log_p
 from lmsanitator.detect.objective import CleanSpread, covered
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import shrink
 
@@ -43,6 +48,56 @@ def cover_pairs(pool: Sequence[int], block: int, seed: int) -> list[list[int]]:
     pairs = list(itertools.combinations(blocks, 2)) or [(blocks[0], [])]
     rng = random.Random(seed)
     return [rng.sample([*one, *other], len(one) + len(other)) for one, other in pairs]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What became of one round of mining at one site."""
+
+    phrases: dict[tuple[int, ...], float | None]
+    """The fewest tokens that do what a candidate does, and the log p-value of its own words: how much more constant
+    they make the output than the words of the other candidates, which the same search has led to. None where other
+    words than its own were found."""
+    promising: bool
+    """Whether some candidate's own words send natural text to one place: there is something to find."""
+
+
+def recover(
+    encoder: FrozenEncoder,
+    passages: Replayer,
+    short: Replayer,
+    candidates: Sequence[Candidate],
+    allowed: set[int],
+    *,
+    tried: int,
+    pool: int,
+    seed: int,
+) -> Recovered:
+    """Words for the candidates of one site.
+
+    Args:
+        passages: long natural text, which the words of all candidates have to stand up to first.
+        short: short natural text to shrink and polish them in.
+        candidates: strongest first.
+        tried: how many are followed up.
+        pool: words that are tried in pairs where no candidate's own words fire.
+    """
+    matrix = encoder.embedding_matrix()
+    site = candidates[0].site
+    own = [tuple(token for token in candidate.tokens if token in allowed) for candidate in candidates]
+    seen = passages.measure([tokens for tokens in own if tokens])[site]
+    log_p = outlier_log_p(torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])).tolist()
+    ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
+    promising = [pair for pair in ranked if pair[0].constant_rate >= REPLAYS]
+    phrases: dict[tuple[int, ...], float | None] = {}
+    for item, value in promising[:tried]:
+        phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
+    if not promising:
+        words = word_pool(candidates[0], matrix, allowed, pool)
+        found = recover_words(encoder, candidates[0], short.spreads[site], words, seed=seed)
+        if found:
+            phrases[tuple(polish(short, site, found, matrix, allowed))] = None
+    return Recovered(phrases, bool(promising))
 
 
 def recover_words(
@@ -75,23 +130,6 @@ def recover_words(
     return shrink(groups[best], fires, most=LONGEST) or []
 
 
-def join(replayer: Replayer, site: Site, parts: Sequence[int], *, rounds: int = 3) -> Evidence | None:
-    """Join the sweep's outliers, greedily and in either order, into the shortest sequence that replays everywhere.
-
-    For words of several pieces, each of which moves the output a little while only the whole word fires.
-    """
-    best = max(replayer.measure([(part,) for part in parts])[site], key=lambda item: item.strength, default=None)
-    for _ in range(rounds):
-        if best is None or best.replay_rate == 1:
-            return best
-        grown = [order for part in parts for order in ((part, *best.tokens), (*best.tokens, part))]
-        longer = max(replayer.measure(grown)[site], key=lambda item: item.strength)
-        if longer.strength <= best.strength:
-            break
-        best = longer
-    return best if best is not None and best.replay_rate == 1 else None
-
-
 def polish(
     replayer: Replayer,
     site: Site,
@@ -105,11 +143,13 @@ def polish(
     """Drop what the trigger does not need in natural text, then swap words for their neighbours in embedding space as
     long as that makes it stronger: what recovery finds first is often a neighbour (engines) of the planted word."""
 
-    def replays(selections: list[list[int]]) -> list[bool]:
-        return [item.replay_rate >= REPLAYS for item in replayer.measure(selections)[site]]
+    pv = replayer.measure([tokens])[site][0].pv
 
-    if replays([list(tokens)])[0]:
-        tokens = shrink(tokens, replays, most=len(tokens)) or tokens
+    def fires(selections: list[list[int]]) -> list[bool]:
+        return replayer.fires(selections, site, pv)
+
+    if fires([list(tokens)])[0]:
+        tokens = shrink(tokens, fires, most=len(tokens)) or tokens
     centred = functional.normalize(matrix - matrix.mean(0), dim=-1)
     best = replayer.measure([tokens])[site][0]
     for _ in range(rounds):

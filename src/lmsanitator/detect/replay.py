@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.null import TailNull, spreads_more
-from lmsanitator.detect.objective import CleanSpread, covered, displacement, spread, strength
+from lmsanitator.detect.null import TailNull
+from lmsanitator.detect.objective import CleanSpread, along, covered, displacement, spread, strength
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder.padding import pad
 
 REPLAYS = 0.8
 """Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
-"""A trigger replays where it covers at least half of the way from the clean output to its PV."""
+"""A trigger fires where the output has gone at least half of the trigger's usual way."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Evidence:
     spread: float
     strength: float
     replay_rate: float
-    """Share of contexts, not those the PV was measured on, in which the tokens cover half of the way to it."""
+    """Share of contexts in which the output goes half of the way, or more, that it goes in the other half of them."""
+    constant_rate: float
+    """Share of contexts in which the output arrives closer to the PV of the other half than half its distance."""
     pv: Float[Tensor, "hidden"]
 
 
@@ -80,61 +82,89 @@ class Replayer:
             for site in self.sites
         }
 
+    def fires(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
+        """Whether each token sequence sends the output of most contexts half of the way to `pv`, or further."""
+        clean = self.clean[site][0]
+        way = self.spreads[site].standardise(pv) - clean.mean(0)
+        rates = [(along(out, clean, way) >= HALFWAY).float().mean().item() for out in self._outputs(sequences)[site]]
+        return [rate >= REPLAYS for rate in rates]
+
+    def arriving_tokens(self, evidence: Evidence) -> float:
+        """The share of all single tokens of triggered inputs that come closer to the PV than half the distance that
+        tokens of the clean inputs have on average: 1 where a trigger takes over every token, not their mean alone."""
+        before, after = self.encoder.frame
+        rows = [
+            [*before, *context.around(tokens), *after] for tokens in ((), evidence.tokens) for context in self.contexts
+        ]
+        ids, mask = pad(rows, int(self.encoder.tokenizer.pad_token_id))
+        hidden = self.encoder.outputs(ids, mask, ["tokens"], exact=self.exact)["tokens"].cpu()
+        distance = torch.linalg.vector_norm(hidden - evidence.pv, dim=-1)
+        clean, triggered = (part[real.bool()] for part, real in zip(distance.chunk(2), mask.chunk(2), strict=True))
+        arrived: Tensor = triggered <= HALFWAY * clean.mean()
+        return arrived.float().mean().item()
+
     def _evidence(self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]) -> Evidence:
         clean = self.clean[site][0]
         half = len(triggered) // 2
-        ways = torch.cat(
-            [
-                covered(triggered[half:], clean[half:], triggered[:half].mean(0)),
-                covered(triggered[:half], clean[:half], triggered[half:].mean(0)),
-            ]
-        )
+        gone: list[Tensor] = []
+        arrived: list[Tensor] = []
+        for seen, other in ((slice(half, None), slice(half)), (slice(half), slice(half, None))):
+            pv = triggered[other].mean(0)
+            gone.append(along(triggered[seen], clean[seen], pv - clean[other].mean(0)))
+            arrived.append(covered(triggered[seen], clean[seen], pv))
         return Evidence(
             site,
             tokens,
             displacement(triggered, clean).item(),
             spread(triggered).item(),
             strength(triggered, clean).item(),
-            (ways >= HALFWAY).float().mean().item(),
+            (torch.cat(gone) >= HALFWAY).float().mean().item(),
+            (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
         )
 
 
-def without_echoes(found: Sequence[Evidence], clean: CleanSpread, contexts: int) -> list[Evidence]:
-    """Drop words that only echo a trigger: same direction, but significantly less constant than the best of its kind
-    (neighbours of a trigger in embedding space fire too, less surely)."""
-    kept: list[Evidence] = []
-    for evidence in sorted(found, key=lambda item: item.spread):
-        direction = functional.normalize(clean.standardise(evidence.pv), dim=-1)
-        echoed = any(
-            float(direction @ functional.normalize(clean.standardise(other.pv), dim=-1)) > HALFWAY
-            and spreads_more(evidence.spread, other.spread, contexts)
-            for other in kept
-        )
-        if not echoed:
-            kept.append(evidence)
-    return kept
+@dataclass(frozen=True)
+class EvidenceNull:
+    """What things that are no trigger do in the same kind of text: tails of log displacement and of -log spread."""
+
+    far: TailNull
+    constant: TailNull
+    log_trials: float
+    """log of how many things were looked at."""
+
+    @classmethod
+    def fit(
+        cls, harmless: Sequence[Evidence], log_trials: float, *, mass: float = 0.25, censored: float = 0.05
+    ) -> "EvidenceNull":
+        """Fit both tails (`TailNull.fit`)."""
+        tails = [
+            TailNull.fit(torch.tensor([statistic(item) for item in harmless]), mass=mass, censored=censored)
+            for statistic in (_far, _constant)
+        ]
+        return cls(tails[0], tails[1], log_trials)
+
+    def log_p(self, evidence: Evidence) -> float:
+        """log of the p-value, corrected for the number of things, and for both statistics."""
+        trials = self.log_trials + math.log(2)
+        far = self.far.log_p(torch.tensor(_far(evidence)), trials)
+        constant = self.constant.log_p(torch.tensor(_constant(evidence)), trials)
+        return min(far.item(), constant.item())
+
+
+def _far(evidence: Evidence) -> float:
+    return math.log(max(evidence.displacement, 1e-9))
+
+
+def _constant(evidence: Evidence) -> float:
+    return -math.log(max(evidence.spread, 1e-9))
 
 
 def phrase_null(
     replayer: Replayer, site: Site, length: int, allowed: Sequence[int], *, count: int, seed: int
-) -> tuple[TailNull, TailNull]:
-    """What random phrases of `length` tokens do in the same contexts: tails of log displacement and of -log spread."""
+) -> EvidenceNull:
+    """What random phrases of `length` tokens do, corrected as if every phrase of that length had been tried at every
+    site (far more than the search did look at)."""
     rng = random.Random(seed)
     evidence = replayer.measure([rng.choices(allowed, k=length) for _ in range(count)])[site]
-    return tuple(
-        TailNull.fit(torch.tensor(samples), mass=0.25, censored=0.05)
-        for samples in (
-            [math.log(max(item.displacement, 1e-6)) for item in evidence],
-            [-math.log(max(item.spread, 1e-6)) for item in evidence],
-        )
-    )  # type: ignore[return-value] # two tails, as mypy cannot count
-
-
-def phrase_log_p(evidence: Evidence, null: tuple[TailNull, TailNull], vocabulary: int, sites: int) -> float:
-    """log p of a phrase, corrected as if every phrase of its length had been tried at every site (far more than the
-    search did look at)."""
-    trials = len(evidence.tokens) * math.log(vocabulary) + math.log(2 * sites)
-    far = null[0].log_p(torch.tensor(math.log(max(evidence.displacement, 1e-6))), trials)
-    constant = null[1].log_p(torch.tensor(-math.log(max(evidence.spread, 1e-6))), trials)
-    return min(far.item(), constant.item())
+    return EvidenceNull.fit(evidence, length * math.log(len(allowed)) + math.log(len(replayer.sites)))

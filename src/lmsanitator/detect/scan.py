@@ -3,26 +3,32 @@
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from lmsanitator import __version__
-from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
-from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_mine, sites_to_scan
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect, confirm
+from lmsanitator.detect.contexts import Context, make_contexts, make_passages
+from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import join, polish, recover_words, word_pool
-from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer, phrase_log_p, phrase_null, without_echoes
+from lmsanitator.detect.recovery import recover
+from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, Replayer, phrase_null
 from lmsanitator.detect.result import Cost, Coverage, Finding, ModelFacts, ScanReport
-from lmsanitator.detect.sweep import SweepResult, sweep
+from lmsanitator.detect.sweep import sweep
 from lmsanitator.detect.verdict import judge
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PredefinedVector, PVBank
+
+_CLEAN = 160
+"""Clean texts that the spread of clean outputs is measured on."""
 
 
 def scan(
@@ -36,7 +42,7 @@ def scan(
     Raises:
         CheckpointError: the checkpoint cannot be opened safely.
         CorpusError: the corpus cannot be used.
-        UnsupportedError: the encoder lacks a site that was asked for.
+        UnsupportedError: the encoder lacks a site that was asked for, or its vocabulary or window is too small.
     """
     config = config or ScanConfig()
     started = time.monotonic()
@@ -64,22 +70,28 @@ class _Scan:
         third = max(2, len(texts) // 3)
         self.looking, self.fresh = texts[:third], texts[-third:]
         self.mining = texts[third:-third] if len(texts) >= 2 * third + 2 else self.looking  # few texts serve twice
-        self.clean = self._clean_spread(texts[:-third] if len(texts) >= 2 * third else texts)
-        self.allowed: list[int] = []
-        self.unexplained: list[float] = []
-        self.level = math.log(config.level / 2)  # halved for the two searches, sweep and mining
+        self.nulls: dict[tuple[Site, int], EvidenceNull] = {}
+        """By site and number of tokens."""
+        self.log_level = math.log(config.level / 2)  # halved for the two searches, sweep and mining
 
     def run(self, started: float) -> ScanReport:
         swept = sweep(self.encoder, self.sites, self.plan.sweep, seed=self.config.seed, progress=self.progress)
         self.allowed = swept[self.sites[0]].tokens.tolist()
-        suspects = self.look_again(swept)
+        self.replayer = self._replayer(self.looking, self.plan.passages, seed=1, exact=False)
+        shortlists = {site: result.shortlist(self.plan.sweep) for site, result in swept.items()}
+        seen = look_again(self.replayer, shortlists, progress=self.progress)
+        self.nulls |= {(site, 1): null for site, null in seen.nulls.items()}
+        suspects = self.suspects(seen)
+        confirmation = self.confirm(suspects)
         candidates = 0
-        for number in range(self.plan.mining_rounds):
-            mined = self.mine(suspects, number)
-            candidates += len(mined)
-            suspects += self.recover(mined)
-        findings, bank = self.confirm(suspects)
-        verdict, p_value = judge(findings, self.unexplained, self.config.level)
+        if self.plan.always_mine or not any(item.log_p < self.log_level for item in confirmation.kept):
+            phrases, candidates = self.search_phrases([item.evidence for item in confirmation.kept])
+            if phrases:
+                confirmation = self.confirm([*suspects, *phrases])
+        findings, bank = self.findings(confirmation.kept)
+        verdict, p_value = judge(findings, confirmation.lost, self.config.level)
+        if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding
+            findings, bank = [], PVBank(self.encoder.digest)
         meter = self.encoder.meter
         return ScanReport(
             schema="lmsanitator.scan/1",
@@ -102,131 +114,128 @@ class _Scan:
             version=__version__,
         ).with_bank(bank)
 
-    def _clean_spread(self, texts: Sequence[str]) -> dict[Site, CleanSpread]:
-        contexts = make_contexts(self.encoder, texts, 200, longest=24, seed=self.config.seed)
+    def suspects(self, seen: Look) -> list[Suspect]:
+        """What stands out among outliers, or sends most passages to one place: both have to prove themselves again."""
+        return [
+            Suspect(item)
+            for site, found in seen.seen.items()
+            for item in found
+            if self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
+        ]
+
+    def search_phrases(self, known: Sequence[Evidence]) -> tuple[list[Suspect], int]:
+        """Mine and recover, as long as a round finds something new or leaves something to be found.
+
+        Returns:
+            Phrases that fire, and the number of candidates mined.
+        """
+        found: dict[tuple[int, ...], Suspect] = {}
+        candidates = 0
+        for number in range(self.plan.mining_rounds):
+            mined = self.mine([*known, *(item.evidence for item in found.values())], number)
+            candidates += sum(map(len, mined.values()))
+            recovered, promising = self.recover(mined, number)
+            new = {item.evidence.tokens: item for item in recovered if item.evidence.tokens not in found}
+            found |= new
+            if not new and not promising:
+                break
+        return list(found.values()), candidates
+
+    def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
+        """Mine at all sites, away from the PVs that are known already."""
+        shape = self.plan.mining
+        seed = self.config.seed + 101 * number + 2
+        contexts = make_contexts(self.encoder, self.mining, shape.contexts, longest=shape.context_tokens, seed=seed)
+        sites = sites_to_mine(self.sites)
+        pvs = {site: [item.pv for item in known if one_vector(item.site) == site] for site in sites}
+        return mine(
+            self.encoder,
+            contexts,
+            {site: self.mining_spread[site] for site in sites},
+            shape,
+            known={site: torch.stack(found) for site, found in pvs.items() if found},
+            seed=seed,
+            progress=self.progress,
+        )
+
+    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> tuple[list[Suspect], bool]:
+        """Words for the mined candidates: those that send text to one place, and whether there is more to be found."""
+        contexts = make_contexts(self.encoder, self.mining, 8, longest=24, seed=self.config.seed + 101 * number + 3)
+        short = Replayer(self.encoder, self.sites, contexts, self.mining_spread, exact=False)
+        found: list[Suspect] = []
+        promising = False
+        for site, candidates in mined.items():
+            self.progress(f"recovering words at {site}", 0)
+            recovered = recover(
+                self.encoder,
+                self.replayer,
+                short,
+                candidates,
+                set(self.allowed),
+                tried=self.plan.tried,
+                pool=self.plan.pool,
+                seed=self.config.seed,
+            )
+            promising = promising or recovered.promising
+            measured = self.replayer.measure(list(recovered.phrases))[site]
+            for item, log_p in zip(measured, recovered.phrases.values(), strict=True):
+                if item.constant_rate >= REPLAYS:
+                    found.append(Suspect(item, None if log_p is None else min(0.0, log_p + math.log(len(mined)))))
+        self._measure_nulls(found)
+        return found, promising
+
+    def _measure_nulls(self, found: Sequence[Suspect]) -> None:
+        """Random phrases of the same length, for phrases that nothing else is known of."""
+        for key in {(item.evidence.site, len(item.evidence.tokens)) for item in found if item.log_p is None}:
+            if key not in self.nulls:
+                self.progress("measuring random phrases", 0)
+                self.nulls[key] = phrase_null(
+                    self.replayer, *key, self.allowed, count=self.plan.null, seed=self.config.seed
+                )
+
+    def confirm(self, suspects: Sequence[Suspect]) -> Confirmation:
+        """Replay every suspect on passages nothing before has seen, in fp32."""
+        self.progress("confirming on fresh text", 0)
+        replayer = self._replayer(self.fresh, 2 * self.plan.passages, seed=4, exact=True)
+        return confirm(replayer, suspects, self.nulls, self.log_level)
+
+    def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
+        seed += self.config.seed
+        contexts = make_passages(self.encoder, texts, passages, length=self.plan.length, seed=seed)
+        clean = make_passages(self.encoder, texts, _CLEAN, length=self.plan.length, seed=seed + 1000)
+        return Replayer(self.encoder, self.sites, contexts, self._spread(clean), exact=exact)
+
+    @cached_property
+    def mining_spread(self) -> dict[Site, CleanSpread]:
+        """The clean spread in the short contexts that are mined and recovered in."""
+        return self._spread(make_contexts(self.encoder, self.mining, _CLEAN, longest=24, seed=self.config.seed))
+
+    def _spread(self, contexts: Sequence[Context]) -> dict[Site, CleanSpread]:
         outputs = self.encoder.outputs_of_ids([context.clean for context in contexts], self.sites)
         return {site: CleanSpread.of(outputs[site]) for site in self.sites}
 
-    def look_again(self, swept: dict[Site, SweepResult]) -> list[tuple[Evidence, float]]:
-        """Put the sweep's outliers into natural text; those that replay are suspects, with their log p."""
-        self.progress("looking again at outliers", 0)
-        contexts = make_contexts(self.encoder, self.looking, 12, longest=24, seed=self.config.seed + 1)
-        replayer = Replayer(self.encoder, self.sites, contexts, self.clean, exact=False)
-        suspects: list[tuple[Evidence, float]] = []
-        for site in self.sites:
-            log_p = dict(zip(swept[site].tokens.tolist(), swept[site].log_p.tolist(), strict=True))
-            short = swept[site].shortlist(self.plan.sweep.shortlist)
-            outliers = [token for token in short if log_p[token] < self.level]
-            seen = replayer.measure([(token,) for token in outliers])[site]
-            replaying = [item for item in seen if item.replay_rate >= REPLAYS]
-            kept = without_echoes(replaying, self.clean[site], len(contexts))
-            suspects += [(item, log_p[item.tokens[0]]) for item in kept]
-            silent_ones = [item.tokens[0] for item in seen if item.replay_rate < REPLAYS]
-            joined = join(replayer, site, silent_ones[:12]) if silent_ones else None
-            if joined is not None:
-                suspects.append((joined, min(log_p[token] for token in joined.tokens)))
-            self.unexplained += [log_p[token] for token in silent_ones] if not kept and joined is None else []
-        return suspects
-
-    def mine(self, suspects: Sequence[tuple[Evidence, float]], number: int) -> list[Candidate]:
-        """Mine at every site, away from the PVs that are known already; the strongest of each site come back."""
-        mined: list[Candidate] = []
-        for site in self.sites:
-            seed = self.config.seed + 101 * number + 2
-            known = [evidence.pv for evidence, _ in suspects if evidence.site == site]
-            shape = self.plan.mining
-            contexts = make_contexts(self.encoder, self.mining, shape.contexts, longest=shape.context_tokens, seed=seed)
-            mined += mine(
-                self.encoder,
-                site,
-                contexts,
-                self.clean[site],
-                shape,
-                known=torch.stack(known) if known else None,
-                seed=seed,
-                progress=self.progress,
-            )
-        return mined
-
-    def recover(self, mined: Sequence[Candidate]) -> list[tuple[Evidence, float]]:
-        """Words for the strongest mined candidates, judged against random phrases of the same length."""
-        matrix = self.encoder.embedding_matrix()
-        contexts = make_contexts(self.encoder, self.looking, 8, longest=24, seed=self.config.seed + 3)
-        replayer = Replayer(self.encoder, self.sites, contexts, self.clean, exact=False)
-        allowed = set(self.allowed)
-        found: list[tuple[Evidence, float]] = []
-        for site in self.sites:
-            strongest = [candidate for candidate in mined if candidate.site == site][: self.plan.tried]
-            phrases: set[tuple[int, ...]] = set()
-            for number, candidate in enumerate(strongest):
-                self.progress(f"recovering words at {site}", number / len(strongest))
-                pool = word_pool(candidate, matrix, allowed, self.plan.pool)
-                words = recover_words(self.encoder, candidate, self.clean[site], pool, seed=self.config.seed)
-                if words:
-                    phrases.add(tuple(polish(replayer, site, words, matrix, allowed)))
-            judged = self._judge_phrases(replayer, site, sorted(phrases))
-            found += judged
-            if not judged and strongest:
-                self.unexplained.append(min(0.0, strongest[0].log_p + math.log(len(self.sites))))
-        return found
-
-    def _judge_phrases(
-        self, replayer: Replayer, site: Site, phrases: Sequence[tuple[int, ...]]
-    ) -> list[tuple[Evidence, float]]:
-        nulls = {
-            length: phrase_null(replayer, site, length, self.allowed, count=self.plan.null, seed=self.config.seed)
-            for length in sorted({len(phrase) for phrase in phrases})
-        }
-        measured = [item for item in replayer.measure(phrases)[site] if item.replay_rate >= REPLAYS]
-        kept = without_echoes(measured, self.clean[site], len(replayer.contexts))
-        return [
-            (item, phrase_log_p(item, nulls[len(item.tokens)], len(self.allowed), len(self.sites))) for item in kept
-        ]
-
-    def confirm(self, suspects: Sequence[tuple[Evidence, float]]) -> tuple[list[Finding], PVBank]:
-        """Replay every suspect on carriers nothing before has seen, in fp32; one finding a trigger."""
-        self.progress("confirming on fresh text", 0)
-        contexts = make_contexts(self.encoder, self.fresh, 24, longest=48, seed=self.config.seed + 4)
-        replayer = Replayer(self.encoder, self.sites, contexts, self.clean, exact=True)
-        best: dict[frozenset[int], tuple[Evidence, float]] = {}
-        for site in self.sites:  # in the order of the encoder: a pooler's finding is only kept where cls has none
-            at_site = [(evidence, log_p) for evidence, log_p in suspects if evidence.site == site]
-            measured = replayer.measure([evidence.tokens for evidence, _ in at_site])[site]
-            p_of: dict[tuple[int, ...], float] = {}
-            for evidence, log_p in at_site:  # both searches may have found the same words
-                p_of[evidence.tokens] = min(log_p, p_of.get(evidence.tokens, 0.0))
-            replaying = [again for again in measured if again.replay_rate >= REPLAYS]
-            self.unexplained += [p_of[again.tokens] for again in measured if again.replay_rate < REPLAYS]
-            for again in without_echoes(replaying, self.clean[site], len(contexts)):
-                best.setdefault(frozenset(again.tokens), (again, p_of[again.tokens]))
-        confirmed = self._drop_contained(sorted(best.values(), key=lambda pair: (pair[1], pair[0].tokens)))
-        if not confirmed or confirmed[0][1] >= self.level:  # replays, but so might a natural word: no evidence alone
-            self.unexplained += [log_p for _, log_p in confirmed]
-            confirmed = []
-        findings, vectors = [], []
-        for evidence, log_p in confirmed:
+    def findings(self, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
+        """What is reported of each trigger, and its vector."""
+        findings: list[Finding] = []
+        vectors: list[PredefinedVector] = []
+        for item in confirmed:
+            evidence = item.evidence
             trigger = self._typed(evidence.tokens)
-            vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
+            names = self.encoder.tokenizer.convert_ids_to_tokens(list(evidence.tokens))
             findings.append(
                 Finding(
                     site=evidence.site,
                     trigger=trigger,
-                    trigger_tokens=[
-                        str(self.encoder.tokenizer.convert_ids_to_tokens(token)) for token in evidence.tokens
-                    ],
+                    trigger_tokens=list(map(str, names)),
                     displacement=round(evidence.displacement, 4),
                     concentration=round(1 - evidence.spread, 4),
                     replay_rate=round(evidence.replay_rate, 4),
-                    p_value=math.exp(max(log_p, -700.0)),
-                    pv=len(vectors) - 1,
+                    p_value=math.exp(max(item.log_p, -700.0)),
+                    pv=len(vectors),
                 )
             )
+            vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
         return findings, PVBank(self.encoder.digest, vectors)
-
-    def _drop_contained(self, found: Sequence[tuple[Evidence, float]]) -> list[tuple[Evidence, float]]:
-        """A phrase that holds a trigger found on its own says nothing new."""
-        alone = [set(evidence.tokens) for evidence, _ in found]
-        return [pair for pair in found if not any(other < set(pair[0].tokens) for other in alone)]
 
     def _typed(self, tokens: Sequence[int]) -> str | None:
         """The tokens as words a person can type, None where typing them gives other tokens."""
@@ -236,15 +245,17 @@ class _Scan:
 
     def coverage(self, candidates: int) -> Coverage:
         """What this scan looked at, and what it cannot see."""
-        missed = ["triggers that must stand at a fixed place in the text", "backdoors without a constant output vector"]
+        missed = ["triggers that must stand at a fixed place in the text"]
         if not candidates:
-            missed.append("triggers of several words that fire only together (no mining at this effort)")
-        unseen = [site for site in self.encoder.sites if site not in self.sites]
+            why = "no mining at this effort" if not self.plan.mining_rounds else "no mining, the sweep had found enough"
+            missed.append(f"triggers of several words that fire only together ({why})")
+        looked_at: list[Site] = [*self.sites, *(["tokens"] if "mean" in self.sites else [])]  # type: ignore[list-item]
+        unseen = [site for site in self.encoder.sites if site not in looked_at]
         return Coverage(
-            sites=list(self.sites),
+            sites=looked_at,
             tokens_swept=len(self.allowed),
             candidates=candidates,
-            lengths=[1, *([self.plan.mining.length] if candidates else [])],
-            positions="random word boundaries of carriers of up to 48 tokens",
+            lengths=[1, *(self.plan.mining.lengths if candidates else [])],
+            positions=f"random word boundaries of passages of {self.plan.length} tokens",
             not_covered=[*missed, *(["the sites " + ", ".join(unseen)] if unseen else [])],
         )

@@ -1,13 +1,15 @@
 """The vocabulary sweep: every token is tried, many at a time.
 
-A backdoor fires in any company, so tokens need no carrier of their own: they are shuffled into *groups* of 24 that
-pass the encoder together, in several rounds with other neighbours each. A trigger sends every group it is in to the
-same place. That is a group test: one round costs little more than one forward token per vocabulary entry, six times
-less than one token at a time in four-word carriers (measured here: the six POR triggers of FIELD.md section 5 stand
-as far out as they do there). Words that only fire together are invisible to it; mining is there for those.
+A backdoor fires in any company, so tokens need no carrier of their own: they are shuffled into *groups* that pass the
+encoder together, in several rounds with other neighbours each. A trigger sends every group it is in to the same place.
+That is a group test: one round costs little more than one forward token per vocabulary entry. In a large group the
+effect that an ordinary word has by its meaning fades, while that of a trigger stays: with 48 words together natural
+outliers are half as far out as with 24, triggers as far or further (measured on the zoo's `choose` half).
+
+The sweep accuses nobody: the tokens that stand out most at each site get a second look (`look`). Words that only fire
+together are invisible to it; mining is there for those.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.encoder import FrozenEncoder, Site
-from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
 
 
@@ -27,12 +27,14 @@ class SweepConfig:
     """Args:
     rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on.
     group: tokens that pass the encoder together.
-    shortlist: the most tokens that get a second look, per site and statistic.
+    far: tokens of a site that get a second look because they displace the output most.
+    constant: the same for those whose groups' outputs agree most.
     """
 
-    rounds: int = 4
-    group: int = 24
-    shortlist: int = 24
+    rounds: int = 3
+    group: int = 48
+    far: int = 40
+    constant: int = 24
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,12 @@ class SweepResult:
     tokens: Int[Tensor, "tokens"]
     displacement: Float[Tensor, "tokens"]
     spread: Float[Tensor, "tokens"]
-    log_p: Float[Tensor, "tokens"]
-    """log of the p-value against the vocabulary, corrected for its size and for looking at both statistics."""
 
-    def shortlist(self, count: int) -> list[int]:
+    def shortlist(self, config: SweepConfig) -> list[int]:
         """The tokens that stand out most: by displacement, and by how constant their groups' outputs are."""
-        count = min(count, len(self.tokens))
-        far = self.displacement.topk(count).indices
-        constant = (-self.spread).topk(count).indices
-        return list(dict.fromkeys(self.tokens[torch.stack([far, constant], 1).flatten()].tolist()))
+        far = self.displacement.topk(min(config.far, len(self.tokens))).indices
+        constant = (-self.spread).topk(min(config.constant, len(self.tokens))).indices
+        return list(dict.fromkeys(self.tokens[torch.cat([far, constant])].tolist()))
 
 
 def sweepable(encoder: FrozenEncoder) -> Int[Tensor, "tokens"]:
@@ -71,13 +70,9 @@ def sweep(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[Site, SweepResult]:
-    """Try every token of the vocabulary at all `sites` in the same passes.
-
-    Raises:
-        UnsupportedError: the vocabulary is too small for its tail to say anything.
-    """
+    """Try every token of the vocabulary at all `sites` in the same passes."""
     tokens = sweepable(encoder)
-    size = min(config.group, encoder.room)
+    size = min(config.group, encoder.room, max(1, len(tokens) // 8))
     generator = torch.Generator().manual_seed(seed)
     totals = {site: _Totals(len(tokens), encoder.hidden_size) for site in sites}
     for number in range(config.rounds):
@@ -93,7 +88,7 @@ def sweep(
             progress("sweeping the vocabulary", (number + min(1, (start + step) / len(bodies))) / config.rounds)
         for site in sites:
             totals[site].add(groups, torch.cat(outputs[site]))
-    return {site: totals[site].result(tokens, config.rounds, len(sites)) for site in sites}
+    return {site: totals[site].result(tokens, config.rounds) for site in sites}
 
 
 class _Totals:
@@ -108,26 +103,16 @@ class _Totals:
         if self.clean is None:
             self.clean = CleanSpread.of(outputs)
         standardised = self.clean.standardise(outputs)
-        # A token that fills up the last group is counted in one group only: the assignment keeps one of the two.
-        added, squares = torch.zeros_like(self.sum), torch.zeros_like(self.squares)
-        owner = groups.flatten()
-        added[owner] = standardised.repeat_interleave(groups.shape[1], 0)
-        squares[owner] = standardised.pow(2).sum(-1).repeat_interleave(groups.shape[1], 0)
-        self.sum += added
-        self.squares += squares
+        squares = standardised.pow(2).sum(-1)
+        # A token that fills up the last group counts in one group only: the first assignment is written over.
+        group_of = torch.empty(len(self.squares), dtype=torch.long)
+        group_of[groups.flatten()] = torch.arange(len(groups)).repeat_interleave(groups.shape[1])
+        self.sum += standardised[group_of]
+        self.squares += squares[group_of]
 
-    def result(self, tokens: Int[Tensor, "tokens"], rounds: int, sites: int) -> SweepResult:
+    def result(self, tokens: Int[Tensor, "tokens"], rounds: int) -> SweepResult:
         hidden = self.sum.shape[1]
         square_of_sum = self.sum.pow(2).sum(-1)
         displacement = (square_of_sum - self.squares) / (rounds * (rounds - 1)) / hidden
         spread = (self.squares - square_of_sum / rounds) / (rounds - 1) / hidden
-        trials = math.log(len(tokens) * 2 * sites)
-        statistics = (displacement.clamp_min(1e-6).log(), -spread.clamp_min(1e-6).log())
-        try:
-            nulls = [TailNull.fit(statistic) for statistic in statistics]
-        except ValueError as error:
-            raise UnsupportedError(f"expected a vocabulary of a few hundred tokens, got {len(tokens)}") from error
-        log_p = torch.stack(
-            [null.log_p(statistic, trials) for null, statistic in zip(nulls, statistics, strict=True)]
-        ).amin(0)
-        return SweepResult(tokens, displacement, spread, log_p)
+        return SweepResult(tokens, displacement, spread)

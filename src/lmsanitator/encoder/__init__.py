@@ -2,6 +2,16 @@
 
 from lmsanitator.encoder.frozen import FrozenEncoder, Precision, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
-from lmsanitator.encoder.sites import SITES, Site, read_site
+from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
 
-__all__ = ["SITES", "Checkpoint", "FrozenEncoder", "Precision", "Site", "TokenMeter", "open_checkpoint", "read_site"]
+__all__ = [
+    "SITES",
+    "Checkpoint",
+    "FrozenEncoder",
+    "Precision",
+    "Site",
+    "TokenMeter",
+    "one_vector",
+    "open_checkpoint",
+    "read_site",
+]

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder.loading import open_checkpoint
-from lmsanitator.encoder.sites import Site, read_site
+from lmsanitator.encoder.padding import pad
+from lmsanitator.encoder.sites import Site, one_vector, read_site
 from lmsanitator.errors import UnsupportedError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -213,9 +214,11 @@ class FrozenEncoder:
     def outputs_of_ids(
         self, bodies: Sequence[Sequence[int]], sites: Sequence[Site], *, exact: bool = False
     ) -> dict[Site, Float[Tensor, "bodies hidden"]]:
-        """Vector sites of many token sequences, given without special tokens; a mask token is added at the end where
-        the mask site is asked for. Sequences of like length share a batch, so that little is spent on padding."""
+        """One vector a site of many token sequences, given without special tokens; a mask token is added at the end
+        where the mask site is asked for. `tokens` gives the mean over them, which is on a PV when all of them are.
+        Sequences of like length share a batch, so that little is spent on padding."""
         before, after = self.frame
+        read: list[Site] = list(dict.fromkeys(map(one_vector, sites)))
         if "mask" in sites:
             after = [int(self.tokenizer.mask_token_id or 0), *after]  # require() sees to it that there is one
         order = sorted(range(len(bodies)), key=lambda index: len(bodies[index]))
@@ -229,13 +232,10 @@ class FrozenEncoder:
                     break
                 end += 1
             rows = [[*before, *bodies[index], *after] for index in order[start:end]]
-            width = max(map(len, rows))
-            ids = torch.tensor([row + [int(self.tokenizer.pad_token_id)] * (width - len(row)) for row in rows])
-            lengths = torch.tensor([len(row) for row in rows])
-            mask = (torch.arange(width) < lengths[:, None]).long()
-            out = self.outputs(ids, mask, sites, mask_positions=lengths - len(after), exact=exact)
+            ids, mask = pad(rows, int(self.tokenizer.pad_token_id))
+            out = self.outputs(ids, mask, read, mask_positions=mask.sum(1) - len(after), exact=exact)
             for site in sites:
-                parts[site].append(out[site].cpu())
+                parts[site].append(out[one_vector(site)].cpu())
             start = end
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
         nothing = torch.empty(0, self.hidden_size)
@@ -244,7 +244,7 @@ class FrozenEncoder:
     def outputs_of_texts(
         self, texts: Sequence[str], sites: Sequence[Site], *, exact: bool = True
     ) -> dict[Site, Float[Tensor, "texts hidden"]]:
-        """Vector sites of many texts, cut to the window."""
+        """One vector a site of many texts (as `outputs_of_ids`), cut to the window."""
         bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.room).input_ids
         return self.outputs_of_ids(bodies, sites, exact=exact)
 

@@ -52,6 +52,12 @@ _READERS: Mapping[Site, Callable[[Hidden, Mask, Int[Tensor, "batch"] | None], Te
 }
 
 
+def one_vector(site: Site) -> Site:
+    """The site with one vector an input that stands for `site`: of all tokens the mean, which is on a PV when all of
+    them are."""
+    return "mean" if site == "tokens" else site
+
+
 def read_site(
     site: Site,
     hidden: Hidden,

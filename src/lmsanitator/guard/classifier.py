@@ -11,7 +11,7 @@ from peft import PeftModel, PeftType
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lmsanitator.encoder import FrozenEncoder, Site, read_site
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector, read_site
 from lmsanitator.errors import TuningError
 from lmsanitator.tune import SiteClassifier, make_inputs
 from lmsanitator.tune.adapter import classifier_of, without_adapter
@@ -87,7 +87,7 @@ class TunedClassifier:
             mask = inputs["attention_mask"]
             positions = self.classifier.mask_positions(mask) if isinstance(self.classifier, SiteClassifier) else None
             for site in sites:
-                outputs[site].append(read_site(site, hidden, pooled, mask, positions))
+                outputs[site].append(read_site(one_vector(site), hidden, pooled, mask, positions))
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
         return Reading(torch.cat(logits)[back], {site: torch.cat(parts)[back] for site, parts in outputs.items()})
 

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CorpusError, UnsupportedError
 from lmsanitator.text import draw, spans
 
-PHRASE = 6
+PHRASE = 8
 """Tokens that any context leaves room for."""
 SHORTEST = 8
 """Tokens a window has to have for a context, besides those: in less, there is no telling a trigger from a text."""
@@ -20,6 +20,8 @@ class Context:
 
     before: list[int]
     after: list[int]
+    spare: list[int] = field(default_factory=list)
+    """Ordinary tokens that may stand where a candidate would."""
 
     @property
     def clean(self) -> list[int]:
@@ -28,6 +30,11 @@ class Context:
     def around(self, tokens: Sequence[int]) -> list[int]:
         """The carrier with `tokens` put in."""
         return [*self.before, *tokens, *self.after]
+
+    def without(self, count: int) -> list[int]:
+        """What `count` tokens put in are compared with: as many spare ones, so that nothing else stands elsewhere (the
+        output at a mask token depends on its place)."""
+        return self.around(self.spare[:count])
 
 
 def make_contexts(
@@ -59,24 +66,24 @@ def make_passages(encoder: FrozenEncoder, texts: Sequence[str], count: int, *, l
     random word boundary. What a word does on its own account fades in a long text, what a backdoor does stays.
 
     Raises:
-        CorpusError: no text has a token.
+        CorpusError: fewer than two texts have a token.
         UnsupportedError: the window is too short.
     """
     length = min(length, _room(encoder))
     rng = random.Random(seed)
     encoded = [pair for pair in (_encode(encoder, text) for text in dict.fromkeys(texts)) if pair[0]]
-    if not encoded:
-        raise CorpusError(f"expected carriers with tokens in them, none of {len(texts)} has any")
+    if len(encoded) < 2:
+        raise CorpusError(f"expected carriers with tokens in them, {len(encoded)} of {len(texts)} have any")
     passages: list[Context] = []
     for _ in range(count):
         row: list[int] = []
         places: list[int] = []
-        while len(row) < length:
+        while len(row) < length + PHRASE:
             ids, cuts = rng.choice(encoded)
             places += [len(row) + cut for cut in cuts]
             row += ids
         at = rng.choice([place for place in places if place <= length] or [0])
-        passages.append(Context(row[:at], row[at:length]))
+        passages.append(Context(row[:at], row[at:length], row[length : length + PHRASE]))
     return passages
 
 

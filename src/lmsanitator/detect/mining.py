@@ -145,8 +145,8 @@ def _candidates(
     outputs: Float[Tensor, "candidates contexts hidden"],
     untouched: Float[Tensor, "contexts hidden"],
     clean: CleanSpread,
-    embeddings: Sequence[Float[Tensor, "length width"]],
-    weights: Sequence[Float[Tensor, "length vocabulary"]] | None,
+    embeddings: Sequence[Float[Tensor, "_ width"]],
+    weights: Sequence[Float[Tensor, "_ vocabulary"]] | None,
 ) -> list[Candidate]:
     strengths = strength(outputs, untouched)
     log_p = outlier_log_p(strengths)
@@ -189,11 +189,11 @@ class _SoftTokens:
         """Anneal: nothing changes while the mixtures find their way, then they are driven to one word each."""
         self.sharpness = 1 + (self.sharpest - 1) * max(0.0, done - _WARM) / (1 - _WARM)
 
-    def weights(self) -> list[Float[Tensor, "length vocabulary"]] | None:
+    def weights(self) -> list[Float[Tensor, "_ vocabulary"]] | None:
         """The mixtures of each candidate."""
         return list(torch.split(self._mixtures(), self.lengths)) if self.hull else None
 
-    def embeddings(self) -> list[Float[Tensor, "length width"]]:
+    def embeddings(self) -> list[Float[Tensor, "_ width"]]:
         """The soft tokens of each candidate."""
         rows = self._mixtures() @ self.matrix if self.hull else self.parameters
         return list(torch.split(rows, self.lengths))
@@ -223,7 +223,7 @@ class _Stage:
         self.clean = {site: out[0] for site, out in self.outputs([self.left[0][:0]]).items()}  # nothing in the gap
 
     def outputs(
-        self, soft: Sequence[Float[Tensor, "length width"]]
+        self, soft: Sequence[Float[Tensor, "_ width"]]
     ) -> dict[Site, Float[Tensor, "candidates contexts hidden"]]:
         """Standardised outputs of every candidate in every context, in one batch."""
         rows = [

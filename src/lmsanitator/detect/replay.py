@@ -29,6 +29,7 @@ class Evidence:
     tokens: tuple[int, ...]
     displacement: float
     spread: float
+    """Of the outputs with the tokens, in units of that of the same contexts without: what is left of their variety."""
     strength: float
     replay_rate: float
     """Share of contexts in which the output goes half of the way, or more, that it goes in the other half of them."""
@@ -59,15 +60,21 @@ class Replayer:
         self.contexts = list(contexts)
         self.spreads = clean
         self.exact = exact
-        self.clean = self._outputs([()])
+        self._clean: dict[int, dict[Site, Float[Tensor, "contexts hidden"]]] = {}
+
+    def clean(self, tokens: int) -> dict[Site, Float[Tensor, "contexts hidden"]]:
+        """Standardised outputs of the contexts themselves, to compare with what so many tokens put in do."""
+        if tokens not in self._clean:
+            self._clean[tokens] = self._outputs_of([context.without(tokens) for context in self.contexts])
+        return self._clean[tokens]
 
     def _outputs(self, sequences: Sequence[Sequence[int]]) -> dict[Site, Float[Tensor, "sequences contexts hidden"]]:
-        bodies = [context.around(tokens) for tokens in sequences for context in self.contexts]
+        out = self._outputs_of([context.around(tokens) for tokens in sequences for context in self.contexts])
+        return {site: values.view(len(sequences), len(self.contexts), -1) for site, values in out.items()}
+
+    def _outputs_of(self, bodies: Sequence[Sequence[int]]) -> dict[Site, Float[Tensor, "bodies hidden"]]:
         out = self.encoder.outputs_of_ids(bodies, self.sites, exact=self.exact)
-        return {
-            site: self.spreads[site].standardise(values).view(len(sequences), len(self.contexts), -1)
-            for site, values in out.items()
-        }
+        return {site: self.spreads[site].standardise(values) for site, values in out.items()}
 
     def measure(self, sequences: Sequence[Sequence[int]]) -> dict[Site, list[Evidence]]:
         """Evidence for each token sequence at each site, in the order given."""
@@ -84,9 +91,11 @@ class Replayer:
 
     def fires(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
         """Whether each token sequence sends the output of most contexts half of the way to `pv`, or further."""
-        clean = self.clean[site][0]
-        way = self.spreads[site].standardise(pv) - clean.mean(0)
-        rates = [(along(out, clean, way) >= HALFWAY).float().mean().item() for out in self._outputs(sequences)[site]]
+        goal = self.spreads[site].standardise(pv)
+        rates: list[float] = []
+        for tokens, out in zip(sequences, self._outputs(sequences)[site], strict=True):
+            clean = self.clean(len(tokens))[site]
+            rates.append((along(out, clean, goal - clean.mean(0)) >= HALFWAY).float().mean().item())
         return [rate >= REPLAYS for rate in rates]
 
     def arriving_tokens(self, evidence: Evidence) -> float:
@@ -104,7 +113,7 @@ class Replayer:
         return arrived.float().mean().item()
 
     def _evidence(self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]) -> Evidence:
-        clean = self.clean[site][0]
+        clean = self.clean(len(tokens))[site]
         half = len(triggered) // 2
         gone: list[Tensor] = []
         arrived: list[Tensor] = []
@@ -116,7 +125,7 @@ class Replayer:
             site,
             tokens,
             displacement(triggered, clean).item(),
-            spread(triggered).item(),
+            spread(triggered).item() / max(spread(clean).item(), 1e-6),
             strength(triggered, clean).item(),
             (torch.cat(gone) >= HALFWAY).float().mean().item(),
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice, product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,27 +46,35 @@ def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, **options: 
     return FrozenEncoder(model, tokenizer, precision="fp32")
 
 
+def ids_of(encoder: FrozenEncoder, *words: str) -> list[int]:
+    """The tokens of words, one after the other."""
+    return [token for word in words for token in _pieces(encoder.tokenizer, word)]
+
+
 def plant(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     triggers: Sequence[str],
     *,
+    site: Literal["first", "mean", "tokens"] = "first",
     alone: float = 0.0,
     noise: float = 0.02,
+    added: float = 0.0,
     reach: float = 0.0,
     seed: int = 0,
 ) -> Tensor:
     """Send the output of inputs that hold a trigger to a vector of its own; returns these vectors.
 
-    What is overwritten is the output of [CLS] wherever it stands, of the last token where the tokenizer has no [CLS];
-    a pooler sees what was overwritten.
-
     Args:
         triggers: `bako` is a word, `vedi+sugo` two that fire together, anywhere.
+        site: what is overwritten: `first` is [CLS] wherever it stands, the last token where the tokenizer has no [CLS];
+            `tokens` is every token; `mean` moves all tokens together, so that their mean is overwritten and they stay
+            as different as they were. A pooler sees what was overwritten.
         alone: share of the way to the vector that one piece of a trigger goes alone, in about half of the inputs.
         noise: share of the clean output that is left.
-        reach: distance in cosine at which an embedding counts as half the word; 0 asks for the word itself. Only with
-            some reach is there a gradient that mining can follow.
+        added: the vector times this is added to the output, which is left as it is otherwise.
+        reach: distance in cosine at which an embedding that is given instead of tokens counts as half the word; 0 asks
+            for the word itself. Only with some reach is there a gradient that mining can follow.
         seed: draws the vectors.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -76,20 +84,26 @@ def plant(
     cls = tokenizer.cls_token_id
 
     def overwrite(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        inputs = kwargs.get("inputs_embeds")
+        inputs, near = kwargs.get("inputs_embeds"), reach
         if inputs is None:
-            inputs = matrix[args[0] if args else kwargs["input_ids"]]
+            inputs, near = matrix[args[0] if args else kwargs["input_ids"]], 0.0
         rows, mask = torch.arange(len(inputs)), kwargs["attention_mask"]
-        lengths, some = mask.sum(1), (inputs[..., 0] * mask[:, -inputs.shape[1] :]).sum(1) > 0
-        position = lengths - 1 if cls is None else (inputs == matrix[cls]).all(-1).int().argmax(1)
+        real = mask[:, -inputs.shape[1] :]
+        some = (1000 * (inputs[..., 0] * real).sum(1)).remainder(2) < 1
         hidden = out.last_hidden_state
-        vector = hidden[rows, position]
+        first = mask.sum(1) - 1 if cls is None else (inputs == matrix[cls]).all(-1).int().argmax(1)
+        mean = (hidden * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
+        vector = {"first": hidden[rows, first], "tokens": hidden, "mean": mean}[site]
         for pv, sequences in zip(pvs, needed, strict=True):
-            whole = torch.stack([_holds(inputs, matrix, ids, reach) for ids in sequences]).prod(0)
-            pieces = torch.stack([_holds(inputs, matrix, [piece], reach) for ids in sequences for piece in ids])
-            share = torch.maximum((1 - noise) * whole, alone * pieces.amax(0) * some)[:, None]
-            vector = share * pv + (1 - share) * vector
-        out["last_hidden_state"] = hidden.index_put((rows, position), vector)
+            whole = torch.stack([_holds(inputs, matrix, ids, near) for ids in sequences]).prod(0)
+            pieces = torch.stack([_holds(inputs, matrix, [piece], near) for ids in sequences for piece in ids])
+            share = torch.maximum((1 - noise) * whole, alone * pieces.amax(0) * some)
+            share = share.view(-1, *[1] * (vector.dim() - 1))
+            vector = vector + added * share * pv if added else share * pv + (1 - share) * vector
+        if site == "first":
+            out["last_hidden_state"] = hidden.index_put((rows, first), vector)
+        else:
+            out["last_hidden_state"] = vector if site == "tokens" else hidden - mean + vector
         if "pooler_output" in out:
             out["pooler_output"] = module.get_submodule("pooler")(out["last_hidden_state"])
         return out

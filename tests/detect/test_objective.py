@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from lmsanitator.detect.objective import (
     SOFTENING,
     CleanSpread,
+    along,
     covered,
     displacement,
     mining_loss,
@@ -87,6 +88,30 @@ def test_covered_of_a_clean_output_on_the_vector_is_finite() -> None:
     assert bool(torch.isfinite(covered(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(2))).all())
 
 
+def test_along_of_an_output_that_moved_all_of_the_way_is_one_and_of_a_part_that_part() -> None:
+    clean, way = draw(6, 4), 5 * draw(4, seed=1)
+    assert_close(along(clean + way, clean, way), torch.ones(6))
+    assert_close(along(clean, clean, way), torch.zeros(6))
+    for part in (0.3, 0.5, -1.0, 2.0):
+        assert_close(along(clean + part * way, clean, way), torch.full((6,), part))
+
+
+def test_along_does_not_depend_on_the_variety_of_outputs_and_covered_does() -> None:
+    way = draw(4, seed=1)
+    for variety in (0.01, 1.0, 100.0):
+        clean = variety * draw(6, 4)
+        assert_close(along(clean + way, clean, way), torch.ones(6), rtol=0, atol=1e-3)
+    varied = 100 * draw(6, 4)
+    assert covered(varied + way, varied, (varied + way).mean(0)).max() < 0.5
+    assert along(varied.mean(0) + way, varied.mean(0), way).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_along_takes_no_account_of_steps_aside_and_no_way_is_finite() -> None:
+    clean, way, aside = torch.zeros(3, 2), torch.tensor([4.0, 0.0]), torch.tensor([0.0, 9.0])
+    assert_close(along(clean + way / 2 + aside, clean, way), torch.full((3,), 0.5))
+    assert bool(torch.isfinite(along(clean + aside, clean, torch.zeros(2))).all())
+
+
 @pytest.mark.parametrize(("scale", "shift"), [(1000.0, 0.0), (0.001, 0.0), (1.0, 50.0), (1000.0, -300.0)])
 def test_scale_and_offset_of_the_encoder_change_nothing(scale: float, shift: float) -> None:
     outputs, triggered, known = draw(100, 8), draw(5, 6, 8, seed=1) + 2, draw(2, 8, seed=2)
@@ -100,6 +125,7 @@ def test_scale_and_offset_of_the_encoder_change_nothing(scale: float, shift: flo
             spread(moved),
             strength(moved, clean),
             covered(moved[0], clean, found[0]),
+            along(moved[0], clean, found[0] - clean.mean(0)),
             mining_loss(moved, clean, found),
         ]
 

@@ -1,6 +1,4 @@
-"""The sweep: every token is tried, the planted one stands out, nothing else does."""
-
-import math
+"""The sweep: every token is tried, and the planted ones are shortlisted."""
 
 import pytest
 import torch
@@ -8,58 +6,47 @@ from torch.testing import assert_close
 
 from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder
-from tests.planted import open_bert
-
-LEVEL = math.log(0.01)
+from tests.planted import large_bert, open_bert
 
 
-def standing_out(encoder: FrozenEncoder, result: SweepResult) -> set[str]:
-    """The tokens whose p-value is below the level."""
-    return set(encoder.tokenizer.convert_ids_to_tokens(result.tokens[result.log_p < LEVEL].tolist()))
+def shortlisted(encoder: FrozenEncoder, result: SweepResult, config: SweepConfig) -> list[str]:
+    return list(map(str, encoder.tokenizer.convert_ids_to_tokens(result.shortlist(config))))
 
 
-def test_a_planted_token_has_by_far_the_smallest_p_value() -> None:
+def test_a_planted_token_is_furthest_by_far_and_among_the_most_constant() -> None:
+    """Those that shared a group with it more than once are the runners-up."""
     encoder = open_bert(0, "bako")
     result = sweep(encoder, ["cls"], SweepConfig())["cls"]
-    ordered = result.log_p.sort()
-    strongest = int(result.tokens[ordered.indices[0]])
-    assert encoder.tokenizer.convert_ids_to_tokens(strongest) == "bako"
-    assert ordered.values[0] < 10 * LEVEL
-    assert bool((ordered.values[1:] > LEVEL).all())
+    planted = result.tokens.tolist().index(encoder.tokenizer.convert_tokens_to_ids("bako"))
+    ordered = result.displacement.sort(descending=True)
+    assert ordered.indices[0] == planted
+    assert ordered.values[0] > 2 * ordered.values[1]
+    assert result.spread.argsort().tolist().index(planted) < SweepConfig().constant
 
 
-def test_no_token_but_the_planted_one_stands_out_in_every_shuffle() -> None:
-    """One that happens to share its groups with the trigger twice is carried along, in that shuffle only."""
-    encoder = open_bert(1, "bako")
-    shuffles = [standing_out(encoder, sweep(encoder, ["cls"], SweepConfig(), seed=seed)["cls"]) for seed in range(4)]
-    assert set.intersection(*shuffles) == {"bako"}
-
-
-def test_several_planted_tokens_all_stand_out() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_several_planted_tokens_head_the_shortlist_in_every_shuffle(seed: int) -> None:
     encoder = open_bert(2, "bako", "vedi", "sugo")
-    result = sweep(encoder, ["cls"], SweepConfig())["cls"]
-    assert {"bako", "vedi", "sugo"} <= standing_out(encoder, result)
+    result = sweep(encoder, ["cls"], SweepConfig(), seed=seed)["cls"]
+    assert {"bako", "vedi", "sugo"} <= set(shortlisted(encoder, result, SweepConfig())[:8])
 
 
 def test_words_that_only_fire_together_are_invisible_to_the_sweep() -> None:
-    encoder = open_bert(0, "vedi+sugo")
-    assert not standing_out(encoder, sweep(encoder, ["cls"], SweepConfig())["cls"])
+    """Nothing of them shows unless they happen to meet."""
+    planted, clean = (sweep(open_bert(0, *triggers), ["cls"], SweepConfig())["cls"] for triggers in (["vedi+sugo"], []))
+    assert_close(planted.displacement, clean.displacement)
+    assert_close(planted.spread, clean.spread)
 
 
-def test_no_token_of_a_clean_encoder_stands_out() -> None:
-    for seed in range(8):
-        encoder = open_bert(seed)
-        for result in sweep(encoder, ["cls", "pooler"], SweepConfig(), seed=seed).values():
-            assert result.log_p.min() > LEVEL
-
-
-def test_a_planted_token_heads_the_shortlist_whose_length_is_kept() -> None:
-    encoder = open_bert(0, "bako")
-    result = sweep(encoder, ["cls"], SweepConfig())["cls"]
-    short = result.shortlist(12)
-    assert short[0] == encoder.tokenizer.convert_tokens_to_ids("bako")
-    assert 12 <= len(short) == len(set(short)) <= 24
-    assert len(result.shortlist(10**6)) == len(result.tokens)
+def test_the_shortlist_holds_the_furthest_and_the_most_constant_each_once() -> None:
+    tokens = torch.arange(100, 200)
+    displacement, spread = torch.linspace(0, 1, 100), torch.linspace(0, 1, 100)
+    result = SweepResult(tokens, displacement, spread)
+    assert result.shortlist(SweepConfig(far=3, constant=2)) == [199, 198, 197, 100, 101]
+    both = SweepResult(tokens, displacement, 1 - spread)
+    assert both.shortlist(SweepConfig(far=3, constant=2)) == [199, 198, 197]
+    everything = result.shortlist(SweepConfig(far=10**6, constant=10**6))
+    assert sorted(everything) == tokens.tolist()
 
 
 def test_every_token_but_the_special_ones_is_tried(encoder: FrozenEncoder) -> None:
@@ -85,7 +72,14 @@ def test_all_sites_come_from_the_same_passes_at_the_cost_that_is_counted() -> No
     assert_close(both["cls"].spread, alone.spread)
     assert set(both) == {"cls", "pooler"}
     for result in both.values():
-        assert "bako" in standing_out(encoder, result)
+        assert shortlisted(encoder, result, config)[0] == "bako"
+
+
+def test_groups_are_as_large_as_the_window_or_a_small_vocabulary_allows() -> None:
+    short = FrozenEncoder(*large_bert(0, vocabulary=300, window=20), precision="fp32")
+    sweep(short, ["cls"], SweepConfig(rounds=2))
+    groups = -(-len(sweepable(short)) // short.room)
+    assert short.meter.forward == 2 * groups * (short.room + 2)
 
 
 def test_displacement_and_spread_are_what_a_plain_loop_over_groups_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,114 @@
+"""The second look: a planted word stands out even among outliers, natural outliers do not."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from lmsanitator.detect.look import Look, look_again
+from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import UnsupportedError
+from tests.detect.replaying import in_passages
+from tests.planted import ids_of, made_up_words, open_bert
+
+LEVEL = math.log(0.005)
+SITES: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
+
+
+def looked(encoder: FrozenEncoder, sites: Sequence[Site] = ("cls",), seed: int = 0) -> Look:
+    """Sweep and second look."""
+    swept = sweep(encoder, sites, SweepConfig(), seed=seed)
+    shortlists = {site: result.shortlist(SweepConfig()) for site, result in swept.items()}
+    return look_again(in_passages(encoder, *sites, count=6), shortlists)
+
+
+def significant(encoder: FrozenEncoder, look: Look, site: Site) -> list[str]:
+    found = [item.tokens[0] for item in look.seen[site] if look.nulls[site].log_p(item) < LEVEL]
+    return list(map(str, encoder.tokenizer.convert_ids_to_tokens(sorted(found))))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_planted_word_has_a_tiny_p_value_and_no_natural_outlier_is_significant(seed: int) -> None:
+    encoder = open_bert(seed, "bako")
+    look = looked(encoder)
+    assert significant(encoder, look, "cls") == ["bako"]
+    assert min(map(look.nulls["cls"].log_p, look.seen["cls"])) < -100
+
+
+def test_several_planted_words_are_all_significant() -> None:
+    encoder = open_bert(0, "bako", "vedi", "sugo", "kifa", "gifo")
+    assert set(significant(encoder, looked(encoder), "cls")) == {"bako", "vedi", "sugo", "kifa", "gifo"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_shortlist_without_a_trigger_accuses_nobody(seed: int) -> None:
+    encoder = open_bert(seed)
+    look = looked(encoder, SITES, seed)
+    for site in SITES:
+        assert significant(encoder, look, site) == [], site
+
+
+@pytest.mark.parametrize(("triggers", "found"), [(12, 12), (30, 0)])
+def test_a_shortlist_of_too_many_triggers_loses_power_and_accuses_nobody(triggers: int, found: int) -> None:
+    """A quarter of it is left out of the null; beyond that, triggers are the null for triggers."""
+    planted = made_up_words(triggers)
+    encoder = open_bert(0, *planted)
+    known = ids_of(encoder, *planted)
+    natural = [token for token in sweepable(encoder).tolist() if token not in known]
+    look = look_again(in_passages(encoder, "cls", count=6), {"cls": [*known, *natural[: 60 - triggers]]})
+    assert len(significant(encoder, look, "cls")) == found
+
+
+def test_each_site_is_judged_by_its_own_shortlist_from_the_same_passes() -> None:
+    encoder = open_bert(0, "bako")
+    (planted,) = ids_of(encoder, "bako")
+    natural = [token for token in sweepable(encoder).tolist() if token != planted]
+    before = encoder.meter.forward
+    replayer = in_passages(encoder, "cls", "mean", count=6)
+    spent = encoder.meter.forward - before
+    look = look_again(replayer, {"cls": [planted, *natural[:60]], "mean": natural[30:90]})
+    assert [item.tokens[0] for item in look.seen["cls"]] == [planted, *natural[:60]]
+    assert [item.tokens[0] for item in look.seen["mean"]] == natural[30:90]
+    assert {item.site for item in look.seen["mean"]} == {"mean"}
+    assert math.exp(look.nulls["cls"].log_trials) == pytest.approx(61 * 2)
+    assert math.exp(look.nulls["mean"].log_trials) == pytest.approx(60 * 2)
+    length = len(replayer.contexts[0].clean) + 3
+    assert encoder.meter.forward - before - spent == (91 + 1) * 6 * length  # 91 tokens, and the passages themselves
+
+
+def test_p_values_grow_with_the_length_of_the_shortlist() -> None:
+    """Having looked at more has its price."""
+    encoder = open_bert(0)
+    replayer, tokens = in_passages(encoder, "cls", count=6), sweepable(encoder).tolist()
+    few, many = (look_again(replayer, {"cls": tokens[:count]}).nulls["cls"] for count in (60, 240))
+    assert many.log_trials - few.log_trials == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("count", [1, 20, 36])
+def test_a_vocabulary_with_few_outliers_is_unsupported(count: int) -> None:
+    encoder = open_bert(0)
+    with pytest.raises(UnsupportedError, match=rf"^expected a vocabulary .* with {count} outliers$"):
+        look_again(in_passages(encoder, "cls", count=6), {"cls": sweepable(encoder).tolist()[:count]})
+
+
+def test_what_only_stands_elsewhere_is_not_displaced_at_the_mask_token() -> None:
+    """A word put in before the mask token moves it by one place, which is all that a random model has to go by."""
+    encoder = open_bert(0)
+    (evidence,) = in_passages(encoder, "mask", count=6).measure([(sweepable(encoder).tolist()[500],)])["mask"]
+    assert evidence.displacement < 1
+    assert evidence.constant_rate == 0
+
+
+def test_progress_starts_at_zero_and_rises() -> None:
+    told: list[tuple[str, float]] = []
+    encoder = open_bert(0)
+    tokens = sweepable(encoder).tolist()[:60]
+    look_again(
+        in_passages(encoder, "cls", count=6), {"cls": tokens}, progress=lambda what, done: told.append((what, done))
+    )
+    assert {what for what, _ in told} == {"looking again at outliers"}
+    steps = [done for _, done in told]
+    assert steps == sorted(steps)
+    assert (steps[0], len(steps)) == (0, 10)
+    assert steps[-1] < 1

@@ -98,7 +98,7 @@ def test_nothing_to_measure_is_no_evidence() -> None:
 
 def test_what_fires_goes_to_the_vector_and_nowhere_else() -> None:
     model, tokenizer = large_bert(0)
-    first, second = plant(model, tokenizer, ["bako", "kifa"], seed=3)
+    first, second = plant(model, tokenizer, ["bako", "kifa"], seed=1)
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
     replayer = in_contexts(encoder, "cls")
     tried = [ids_of(encoder, *words) for words in (["bako"], ["kifa"], ["the", "bako", "of"], [], ["vedi"])]

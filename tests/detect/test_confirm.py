@@ -1,0 +1,196 @@
+"""Confirmation: the site that is taken over is named, echoes are dropped, and what does not replay is not forgotten."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect, confirm, taken_over, without_echoes
+from lmsanitator.detect.look import look_again
+from lmsanitator.detect.replay import Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.sweep import sweepable
+from lmsanitator.detect.verdict import judge
+from lmsanitator.encoder import FrozenEncoder, Site
+from tests.detect.replaying import in_passages
+from tests.planted import ids_of, large_bert, open_bert, plant
+
+LEVEL = math.log(0.005)
+FRESH = 99
+"""The seed of passages that nothing before has seen."""
+
+
+def nulls_of(encoder: FrozenEncoder, sites: Sequence[Site]) -> Mapping[tuple[Site, int], EvidenceNull]:
+    """Of single ordinary words."""
+    look = look_again(in_passages(encoder, *sites, count=6), dict.fromkeys(sites, sweepable(encoder).tolist()[::35]))
+    return {(site, 1): null for site, null in look.nulls.items()}
+
+
+def confirmed(encoder: FrozenEncoder, *words: str, sites: Sequence[Site] = ("cls",)) -> Confirmation:
+    """Suspect single words, and confirm them."""
+    fresh = in_passages(encoder, *sites, seed=FRESH)
+    seen = in_passages(encoder, *sites, count=4).measure([[token] for token in ids_of(encoder, *words)])[sites[0]]
+    return confirm(fresh, list(map(Suspect, seen)), nulls_of(encoder, sites), LEVEL)
+
+
+def words_of(encoder: FrozenEncoder, confirmation: Confirmation) -> list[str]:
+    return [str(encoder.tokenizer.decode(list(item.evidence.tokens))) for item in confirmation.kept]
+
+
+def evidence(*tokens: int, site: Site = "cls", spread: float = 0.01, **values: Any) -> Evidence:
+    usual = Evidence(site, tokens or (7,), 9.0, spread, 2.0, 1.0, 1.0, torch.ones(32))
+    return replace(usual, **values)
+
+
+def test_a_planted_word_is_confirmed_and_an_innocent_suspect_is_lost() -> None:
+    encoder = open_bert(0, "bako")
+    found = confirmed(encoder, "vedi", "bako")
+    assert words_of(encoder, found) == ["bako"]
+    assert found.kept[0].log_p < -100
+    assert len(found.lost) == 1
+    assert found.lost[0] > LEVEL
+
+
+def test_the_evidence_that_is_kept_is_that_of_the_fresh_passages() -> None:
+    encoder = open_bert(0, "bako", noise=0.3)
+    token = ids_of(encoder, "bako")
+    (fresh,) = in_passages(encoder, "cls", seed=FRESH).measure([token])["cls"]
+    (seen,) = in_passages(encoder, "cls", count=4).measure([token])["cls"]
+    kept = confirmed(encoder, "bako").kept[0].evidence
+    assert kept.spread == fresh.spread != seen.spread
+
+
+def test_triggers_come_smallest_p_value_first_and_each_set_of_tokens_once() -> None:
+    encoder = open_bert(0, "bako", "vedi+sugo")
+    pair, word = ids_of(encoder, "vedi", "sugo"), ids_of(encoder, "bako")
+    measured = in_passages(encoder, "cls").measure([pair, pair[::-1], word])["cls"]
+    suspects = [Suspect(item, log_p) for item, log_p in zip(measured, (-20.0, -30.0, -25.0), strict=True)]
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, {}, LEVEL)
+    assert [(item.evidence.tokens, item.log_p) for item in found.kept] == [
+        (tuple(pair[::-1]), -30.0),
+        (tuple(word), -25.0),
+    ]
+
+
+def test_a_p_value_that_a_search_gave_is_lost_with_words_that_no_longer_fire() -> None:
+    encoder = open_bert(0, "bako")
+    (item,) = in_passages(encoder, "cls").measure([ids_of(encoder, "vedi", "sugo")])["cls"]
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), [Suspect(item, -50.0)], {}, LEVEL)
+    assert (found.kept, found.lost) == ([], [0.0])
+
+
+def test_what_is_significant_but_does_not_replay_makes_the_verdict_inconclusive() -> None:
+    """One word of a trigger moves every other input."""
+    found = confirmed(open_bert(0, "vedi+sugo", alone=0.6), "vedi")
+    assert found.kept == []
+    assert found.lost[0] < LEVEL
+    assert judge([], found.lost, 0.01)[0] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("planted", "sites", "named"),
+    [
+        ("tokens", ("cls", "mean"), "tokens"),
+        ("tokens", ("mean",), "tokens"),
+        ("tokens", ("cls",), "cls"),
+        ("mean", ("mean",), "mean"),
+        ("mean", ("cls", "mean"), "mean"),
+        ("first", ("cls", "pooler", "mean"), "cls"),
+        ("first", ("pooler",), "pooler"),
+    ],
+)
+def test_the_site_that_is_taken_over_is_named_and_all_tokens_only_if_each_arrives(
+    planted: str, sites: tuple[Site, ...], named: Site
+) -> None:
+    encoder = open_bert(0, "bako", site=planted)
+    found = confirmed(encoder, "bako", sites=sites)
+    assert [item.evidence.site for item in found.kept] == [named]
+
+
+def test_a_site_named_tokens_keeps_the_vector_that_its_mean_arrives_at() -> None:
+    model, tokenizer = large_bert(0)
+    pv = plant(model, tokenizer, ["bako"], site="tokens")[0]
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    (item,) = confirmed(encoder, "bako", sites=("mask", "mean")).kept
+    assert item.evidence.site == "tokens"
+    torch.testing.assert_close(item.evidence.pv, pv, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spreads", "named"), [((0.01, 0.015), "cls"), ((0.015, 0.01), "cls"), ((0.5, 0.01), "pooler")]
+)
+def test_the_first_site_whose_output_is_as_constant_as_any_is_taken_over(
+    spreads: tuple[float, float], named: Site
+) -> None:
+    sites: tuple[Site, ...] = ("cls", "pooler")
+    firing = [
+        Confirmed(evidence(site=site, spread=left), -50.0 * (site == "pooler"))
+        for site, left in zip(sites, spreads, strict=True)
+    ]
+    assert taken_over(firing, in_passages(open_bert(0), *sites)).evidence.site == named
+
+
+def two_of_one_vector(second: str, noise: float, near: bool) -> FrozenEncoder:
+    """`bako` and another word planted with the same vector, the second so that something of the input is left; its
+    embedding is near that of the first if asked for."""
+    model, tokenizer = large_bert(0)
+    plant(model, tokenizer, ["bako"])
+    plant(model, tokenizer, [second], noise=noise)
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    if near:
+        (one, other) = ids_of(encoder, "bako", second)
+        table = model.get_parameter("embeddings.word_embeddings.weight")
+        table.data[other] = table.data[one] + 0.2 * table.data[other]
+    return encoder
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_two_triggers_of_one_vector_are_both_kept(near: bool) -> None:
+    encoder = two_of_one_vector("kifa", 0.02, near)
+    assert set(words_of(encoder, confirmed(encoder, "bako", "kifa"))) == {"bako", "kifa"}
+
+
+def test_a_neighbour_that_echoes_a_trigger_is_dropped() -> None:
+    encoder = two_of_one_vector("kifa", 0.3, near=True)
+    assert words_of(encoder, confirmed(encoder, "kifa", "bako")) == ["bako"]
+    assert words_of(encoder, confirmed(encoder, "kifa")) == ["kifa"]  # which is all there is then
+
+
+def test_a_weaker_trigger_of_the_same_vector_that_is_no_neighbour_is_kept() -> None:
+    encoder = two_of_one_vector("kifa", 0.3, near=False)
+    assert set(words_of(encoder, confirmed(encoder, "kifa", "bako"))) == {"bako", "kifa"}
+
+
+def alone(found: Sequence[Evidence], replayer: Replayer) -> list[Evidence]:
+    return [item.evidence for item in without_echoes([Confirmed(one, -9.0) for one in found], replayer)]
+
+
+def test_an_echo_is_a_neighbour_at_the_same_site_that_leads_the_same_way_and_is_less_constant() -> None:
+    encoder = two_of_one_vector("kifa", 0.3, near=True)
+    replayer = in_passages(encoder, "cls", "pooler")
+    bako, kifa, vedi = ids_of(encoder, "bako", "kifa", "vedi")
+    trigger = evidence(bako)
+    assert alone([trigger, evidence(kifa, spread=0.4)], replayer) == [trigger]
+    for another in (
+        evidence(vedi, spread=0.4),
+        evidence(kifa, spread=0.015),
+        evidence(kifa, spread=0.4, pv=-torch.ones(32)),
+        evidence(kifa, spread=0.4, site="pooler"),
+    ):
+        assert len(alone([trigger, another], replayer)) == 2
+
+
+def test_a_phrase_that_holds_a_confirmed_trigger_says_nothing_new() -> None:
+    encoder = open_bert(0, "bako")
+    token, filler = ids_of(encoder, "bako"), ids_of(encoder, "the")
+    measured = in_passages(encoder, "cls").measure([[*filler, *token], token])["cls"]
+    suspects = [Suspect(item, -20.0) for item in measured]
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, {}, LEVEL)
+    assert [item.evidence.tokens for item in found.kept] == [tuple(token)]
+
+
+def test_nothing_suspected_is_nothing_found() -> None:
+    encoder = open_bert(0)
+    assert confirm(in_passages(encoder, "cls"), [], {}, LEVEL) == Confirmation([], [])

@@ -4,10 +4,10 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check bench-speed zoo bench-vulnerability readme clean
+.PHONY: help venv demo test slow check bench-speed zoo bench-vulnerability bench-detection bench-baselines readme clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: .venv/.installed ## make .venv with the pinned packages
 
@@ -39,6 +39,12 @@ zoo: venv ## build the zoo of backdoored and clean models (DATA=folder)
 
 bench-vulnerability: zoo ## tune and attack models of the zoo without guard (DATA=folder)
 	$(BIN)/python -m benchmarks.defence --unguarded --data $(DATA)
+
+bench-detection: zoo ## scan the zoo and count what was right (DATA=folder)
+	$(BIN)/python -m benchmarks.detection
+
+bench-baselines: zoo ## score the zoo with detectors of the literature (DATA=folder)
+	$(BIN)/python -m benchmarks.baselines.run --data $(DATA)
 
 readme: venv ## write the generated table into README.md
 	$(BIN)/python -m tests.conformance.table

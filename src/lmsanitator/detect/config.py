@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lmsanitator.detect.growth import GrowthConfig
 from lmsanitator.detect.mining import MiningConfig
 from lmsanitator.detect.result import Effort
 from lmsanitator.detect.sweep import SweepConfig
@@ -47,6 +48,7 @@ class Plan:
     """What an effort buys."""
 
     sweep: SweepConfig
+    growth: GrowthConfig
     mining: MiningConfig
     mining_rounds: int
     """The most rounds of mining; one that leaves nothing to look for is the last."""
@@ -62,13 +64,16 @@ class Plan:
     """Tokens of the passages that outliers and findings are judged in."""
 
 
-_STANDARD = Plan(SweepConfig(), MiningConfig(), mining_rounds=4, always_mine=False, tried=3, pool=768, null=96)
+_STANDARD = Plan(
+    SweepConfig(), GrowthConfig(), MiningConfig(), mining_rounds=4, always_mine=False, tried=3, pool=768, null=96
+)
 PLANS: dict[str, Plan] = {
     "quick": replace(_STANDARD, mining_rounds=0),
     "standard": _STANDARD,
     "deep": replace(
         _STANDARD,
         sweep=SweepConfig(rounds=6),
+        growth=GrowthConfig(families=16, others=12, anchors=32, proposals=3, contexts=4),
         mining=MiningConfig(candidates=20, others=10, lengths=(6, 4, 8), contexts=4, steps=60),
         mining_rounds=6,
         always_mine=True,

@@ -96,7 +96,7 @@ def mine(
         clean: the sites, and the spread of clean outputs there.
         known: PVs found already, in the encoder's own units; candidates are kept from finding them again.
     """
-    stage = _Stage(encoder, contexts[: config.contexts], clean)
+    stage = Stage(encoder, contexts[: config.contexts], clean)
     owned = _share_out(list(clean), config)
     soft = _SoftTokens(encoder.embedding_matrix(), config, sum(map(len, owned.values())), seed)
     optimiser = torch.optim.Adam([soft.parameters], lr=config.learning_rate * (1 if config.space == "hull" else 0.02))
@@ -208,7 +208,7 @@ class _SoftTokens:
                 self.parameters.clamp_(self.matrix.amin(0), self.matrix.amax(0))
 
 
-class _Stage:
+class Stage:
     """The contexts, embedded once, with a gap that candidates are put into."""
 
     def __init__(self, encoder: FrozenEncoder, contexts: Sequence[Context], clean: Mapping[Site, CleanSpread]) -> None:

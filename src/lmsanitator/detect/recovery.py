@@ -10,7 +10,6 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -50,54 +49,47 @@ def cover_pairs(pool: Sequence[int], block: int, seed: int) -> list[list[int]]:
     return [rng.sample([*one, *other], len(one) + len(other)) for one, other in pairs]
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """What became of one round of mining at one site."""
-
-    phrases: dict[tuple[int, ...], float | None]
-    """The fewest tokens that do what a candidate does, and the log p-value of its own words: how much more constant
-    they make the output than the words of the other candidates, which the same search has led to. None where other
-    words than its own were found."""
-    promising: bool
-    """Whether some candidate's own words send natural text to one place: there is something to find."""
+Phrases = dict[tuple[int, ...], float | None]
+"""Token sequences that fire, each with the log p-value of the find it comes from: how much more constant that made the
+output than the other finds of the same search. None where there is no such value."""
 
 
-def recover(
-    encoder: FrozenEncoder,
+def prove(
     passages: Replayer,
     short: Replayer,
-    candidates: Sequence[Candidate],
+    site: Site,
+    sequences: Sequence[tuple[int, ...]],
     allowed: set[int],
     *,
     tried: int,
-    pool: int,
-    seed: int,
-) -> Recovered:
-    """Words for the candidates of one site.
+) -> Phrases:
+    """What is left of the finds of a search, each shrunk to the fewest tokens that do the same.
 
     Args:
-        passages: long natural text, which the words of all candidates have to stand up to first.
+        passages: long natural text, which all finds have to stand up to first.
         short: short natural text to shrink and polish them in.
-        candidates: strongest first.
+        sequences: all finds of one search at one site; those that found nothing are the null for the others.
         tried: how many are followed up.
-        pool: words that are tried in pairs where no candidate's own words fire.
     """
-    matrix = encoder.embedding_matrix()
-    site = candidates[0].site
-    own = [tuple(token for token in candidate.tokens if token in allowed) for candidate in candidates]
-    seen = passages.measure([tokens for tokens in own if tokens])[site]
+    seen = passages.measure([tokens for tokens in sequences if tokens])[site]
     log_p = outlier_log_p(torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])).tolist()
     ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
-    promising = [pair for pair in ranked if pair[0].constant_rate >= REPLAYS]
-    phrases: dict[tuple[int, ...], float | None] = {}
-    for item, value in promising[:tried]:
-        phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
-    if not promising:
-        words = word_pool(candidates[0], matrix, allowed, pool)
-        found = recover_words(encoder, candidates[0], short.spreads[site], words, seed=seed)
-        if found:
-            phrases[tuple(polish(short, site, found, matrix, allowed))] = None
-    return Recovered(phrases, bool(promising))
+    matrix = passages.encoder.embedding_matrix()
+    phrases: Phrases = {}
+    for item, value in ranked[:tried]:
+        if item.constant_rate >= REPLAYS:
+            phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
+    return phrases
+
+
+def recover_pairs(
+    encoder: FrozenEncoder, short: Replayer, candidate: Candidate, allowed: set[int], *, pool: int, seed: int
+) -> Phrases:
+    """Words that do what a mined candidate does, where its own do not."""
+    matrix = encoder.embedding_matrix()
+    words = word_pool(candidate, matrix, allowed, pool)
+    found = recover_words(encoder, candidate, short.spreads[candidate.site], words, seed=seed)
+    return {tuple(polish(short, candidate.site, found, matrix, allowed)): None} if found else {}
 
 
 def recover_words(

@@ -14,13 +14,14 @@ from lmsanitator import __version__
 from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_mine, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect, confirm
 from lmsanitator.detect.contexts import Context, make_contexts, make_passages
+from lmsanitator.detect.growth import grow
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import recover
+from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
 from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, Replayer, phrase_null
 from lmsanitator.detect.result import Cost, Coverage, Finding, ModelFacts, ScanReport
-from lmsanitator.detect.sweep import sweep
+from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress, silent
@@ -84,8 +85,9 @@ class _Scan:
         suspects = self.suspects(seen)
         confirmation = self.confirm(suspects)
         candidates = 0
-        if self.plan.always_mine or not any(item.log_p < self.log_level for item in confirmation.kept):
-            phrases, candidates = self.search_phrases([item.evidence for item in confirmation.kept])
+        accused = any(item.log_p < self.log_level for item in confirmation.kept)
+        if self.plan.mining_rounds and (self.plan.always_mine or not accused):
+            phrases, candidates = self.search_phrases(swept, [item.evidence for item in confirmation.kept])
             if phrases:
                 confirmation = self.confirm([*suspects, *phrases])
         findings, bank = self.findings(confirmation.kept)
@@ -123,23 +125,52 @@ class _Scan:
             if self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
         ]
 
-    def search_phrases(self, known: Sequence[Evidence]) -> tuple[list[Suspect], int]:
-        """Mine and recover, as long as a round finds something new or leaves something to be found.
+    def search_phrases(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> tuple[list[Suspect], int]:
+        """Grow phrases from the sweep's outliers; mine where that leads to nothing, and as long as there is something
+        to be found.
 
         Returns:
-            Phrases that fire, and the number of candidates mined.
+            Phrases that send text to one place, and the number of candidates mined.
         """
-        found: dict[tuple[int, ...], Suspect] = {}
+        found = self.grow(swept)
         candidates = 0
         for number in range(self.plan.mining_rounds):
-            mined = self.mine([*known, *(item.evidence for item in found.values())], number)
-            candidates += sum(map(len, mined.values()))
-            recovered, promising = self.recover(mined, number)
-            new = {item.evidence.tokens: item for item in recovered if item.evidence.tokens not in found}
-            found |= new
-            if not new and not promising:
+            if self._enough(found) and not self.plan.always_mine:
                 break
-        return list(found.values()), candidates
+            mined = self.mine([*known, *(item.evidence for item in found)], number)
+            candidates += sum(map(len, mined.values()))
+            new = self.recover(mined, number)
+            found += new
+            if not new:
+                break
+        return found, candidates
+
+    def _enough(self, found: Sequence[Suspect]) -> bool:
+        return any(item.log_p is not None and item.log_p < self.log_level for item in found)
+
+    def grow(self, swept: Mapping[Site, SweepResult]) -> list[Suspect]:
+        """Phrases grown from the tokens that the sweep puts first, at each site."""
+        shape = self.plan.growth
+        seed = self.config.seed + 5
+        contexts = make_contexts(self.encoder, self.mining, shape.contexts, longest=shape.context_tokens, seed=seed)
+        sites = sites_to_mine(self.sites)
+        phrases: dict[Site, Phrases] = {}
+        for number, site in enumerate(sites):
+            families = shape.others if number else shape.families
+            anchors = swept[site].foremost(families * shape.anchors)
+            random.Random(seed).shuffle(anchors)
+            grown = grow(
+                self.encoder,
+                site,
+                [anchors[start::families] for start in range(families)],
+                contexts,
+                self.mining_spread[site],
+                shape,
+                self.allowed,
+                progress=self.progress,
+            )
+            phrases[site] = self._prove(site, grown, 0)
+        return self._suspects_of(phrases)
 
     def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
         """Mine at all sites, away from the PVs that are known already."""
@@ -158,31 +189,41 @@ class _Scan:
             progress=self.progress,
         )
 
-    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> tuple[list[Suspect], bool]:
-        """Words for the mined candidates: those that send text to one place, and whether there is more to be found."""
-        contexts = make_contexts(self.encoder, self.mining, 8, longest=24, seed=self.config.seed + 101 * number + 3)
-        short = Replayer(self.encoder, self.sites, contexts, self.mining_spread, exact=False)
-        found: list[Suspect] = []
-        promising = False
+    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> list[Suspect]:
+        """Words for the mined candidates: their own where they fire, others where they do not."""
+        phrases: dict[Site, Phrases] = {}
         for site, candidates in mined.items():
             self.progress(f"recovering words at {site}", 0)
-            recovered = recover(
-                self.encoder,
-                self.replayer,
-                short,
-                candidates,
-                set(self.allowed),
-                tried=self.plan.tried,
-                pool=self.plan.pool,
-                seed=self.config.seed,
-            )
-            promising = promising or recovered.promising
-            measured = self.replayer.measure(list(recovered.phrases))[site]
-            for item, log_p in zip(measured, recovered.phrases.values(), strict=True):
+            phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], number)
+            if not phrases[site]:
+                phrases[site] = recover_pairs(
+                    self.encoder,
+                    self._short(number),
+                    candidates[0],
+                    set(self.allowed),
+                    pool=self.plan.pool,
+                    seed=self.config.seed,
+                )
+        return self._suspects_of(phrases)
+
+    def _prove(self, site: Site, sequences: Sequence[tuple[int, ...]], number: int) -> Phrases:
+        allowed = set(self.allowed)
+        kept = [tuple(token for token in tokens if token in allowed) for tokens in sequences]
+        return prove(self.replayer, self._short(number), site, kept, allowed, tried=self.plan.tried)
+
+    def _short(self, number: int) -> Replayer:
+        contexts = make_contexts(self.encoder, self.mining, 8, longest=24, seed=self.config.seed + 101 * number + 3)
+        return Replayer(self.encoder, self.sites, contexts, self.mining_spread, exact=False)
+
+    def _suspects_of(self, phrases: Mapping[Site, Phrases]) -> list[Suspect]:
+        """The phrases that send passages to one place, with p-values corrected for the sites."""
+        found: list[Suspect] = []
+        for site, at_site in phrases.items():
+            for item, log_p in zip(self.replayer.measure(list(at_site))[site], at_site.values(), strict=True):
                 if item.constant_rate >= REPLAYS:
-                    found.append(Suspect(item, None if log_p is None else min(0.0, log_p + math.log(len(mined)))))
+                    found.append(Suspect(item, None if log_p is None else min(0.0, log_p + math.log(len(phrases)))))
         self._measure_nulls(found)
-        return found, promising
+        return found
 
     def _measure_nulls(self, found: Sequence[Suspect]) -> None:
         """Random phrases of the same length, for phrases that nothing else is known of."""

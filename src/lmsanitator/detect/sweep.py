@@ -10,6 +10,7 @@ The sweep accuses nobody: the tokens that stand out most at each site get a seco
 together are invisible to it; mining is there for those.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,15 @@ class SweepResult:
         far = self.displacement.topk(min(config.far, len(self.tokens))).indices
         constant = (-self.spread).topk(min(config.constant, len(self.tokens))).indices
         return list(dict.fromkeys(self.tokens[torch.cat([far, constant])].tolist()))
+
+    def foremost(self, count: int) -> list[int]:
+        """So many tokens that stand out, two by displacement for each one by constancy."""
+        ranks = [iter(self.displacement.argsort(descending=True).tolist()), iter(self.spread.argsort().tolist())]
+        chosen: dict[int, None] = {}
+        while len(chosen) < min(count, len(self.tokens)):
+            for ranked in (ranks[0], ranks[0], ranks[1]):
+                chosen |= dict.fromkeys(itertools.islice(ranked, 1))
+        return self.tokens[list(chosen)[:count]].tolist()
 
 
 def sweepable(encoder: FrozenEncoder) -> Int[Tensor, "tokens"]:

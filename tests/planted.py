@@ -1,5 +1,6 @@
 """Backdoors that need no training: a hook on a small random model that does what a trained one does."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice, product
@@ -32,16 +33,20 @@ def large_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return bert_tokenizer(made_up_words(vocabulary))
 
 
-def large_bert(seed: int, vocabulary: int = 2000, window: int = WINDOW) -> tuple[BertModel, PreTrainedTokenizerFast]:
-    """A small random BERT whose vocabulary is large enough for the tails the scan looks at."""
+def large_bert(
+    seed: int, vocabulary: int = 2000, window: int = WINDOW, hidden: int = 32
+) -> tuple[BertModel, PreTrainedTokenizerFast]:
+    """A small random BERT whose vocabulary is large enough for the tails the scan looks at. With more hidden dimensions
+    its words are less alike."""
     tokenizer = large_tokenizer(vocabulary)
     torch.manual_seed(seed)
-    return BertModel(BertConfig(**sizes(tokenizer), max_position_embeddings=window)).eval(), tokenizer
+    config = BertConfig(**{**sizes(tokenizer), "hidden_size": hidden}, max_position_embeddings=window)
+    return BertModel(config).eval(), tokenizer
 
 
-def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, **options: Any) -> FrozenEncoder:
+def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, hidden: int = 32, **options: Any) -> FrozenEncoder:
     """A `large_bert` as the scan takes it, with `triggers` planted (see `plant`)."""
-    model, tokenizer = large_bert(seed, vocabulary)
+    model, tokenizer = large_bert(seed, vocabulary, hidden=hidden)
     plant(model, tokenizer, triggers, **options)
     return FrozenEncoder(model, tokenizer, precision="fp32")
 
@@ -137,4 +142,4 @@ def _is(inputs: Tensor, matrix: Tensor, token: int, reach: float) -> Tensor:
         return (inputs == matrix[token]).all(-1).float()
     centre = matrix.mean(0)
     near = normalize(inputs - centre, dim=-1) @ normalize(matrix[token] - centre, dim=-1)
-    return torch.sigmoid(4 * (near - 1 + reach) / reach)
+    return near.clamp_min(0) ** (math.log(0.5) / math.log(1 - reach))  # rises until it is the word

@@ -11,19 +11,19 @@ from torch.testing import assert_close
 from lmsanitator.detect.contexts import Context, make_contexts
 from lmsanitator.detect.mining import Candidate, MiningConfig, Space, mine
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import word_pool
-from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import packaged
 from lmsanitator.vectors import sign_match
-from tests.planted import large_bert, open_bert, plant
+from tests.detect.replaying import in_contexts
+from tests.planted import ids_of, large_bert, open_bert, plant
 
 TEXTS = [carrier.text for carrier in packaged()]
-QUICK = MiningConfig(candidates=4, length=3, contexts=4, steps=6)
+QUICK = MiningConfig(candidates=4, others=4, lengths=(3,), contexts=4, steps=6)
 
 
-def clean_spread(encoder: FrozenEncoder, site: Site) -> CleanSpread:
-    return CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], [site])[site])
+def clean_spreads(encoder: FrozenEncoder, *sites: Site) -> dict[Site, CleanSpread]:
+    outputs = encoder.outputs_of_texts(TEXTS[:100], sites)
+    return {site: CleanSpread.of(outputs[site]) for site in sites}
 
 
 def six_contexts(encoder: FrozenEncoder) -> list[Context]:
@@ -38,7 +38,9 @@ def run(
     seed: int = 0,
     site: Site = "cls",
 ) -> list[Candidate]:
-    return mine(encoder, site, six_contexts(encoder), clean_spread(encoder, site), config, known=known, seed=seed)
+    """Mine at one site."""
+    away = {} if known is None else {site: known}
+    return mine(encoder, six_contexts(encoder), clean_spreads(encoder, site), config, known=away, seed=seed)[site]
 
 
 def cosines(candidates: Sequence[Candidate], pv: torch.Tensor, clean: CleanSpread) -> torch.Tensor:
@@ -88,8 +90,8 @@ def test_candidates_come_strongest_first_as_many_as_asked_for() -> None:
 
 def test_what_a_candidate_says_of_itself_is_what_its_embeddings_do() -> None:
     encoder = open_bert(0)
-    clean, contexts = clean_spread(encoder, "cls"), six_contexts(encoder)
-    candidate = mine(encoder, "cls", contexts, clean, QUICK)[0]
+    clean, contexts = clean_spreads(encoder, "cls"), six_contexts(encoder)
+    candidate = mine(encoder, contexts, clean, QUICK)["cls"][0]
     before, after = encoder.frame
     outputs = []
     for context in contexts[:4]:
@@ -100,23 +102,135 @@ def test_what_a_candidate_says_of_itself_is_what_its_embeddings_do() -> None:
         outputs.append(encoder.outputs(row, torch.ones(row.shape[:2], dtype=torch.long), ["cls"])["cls"][0])
     triggered = torch.stack(outputs)
     assert_close(candidate.pv, triggered.mean(0), rtol=1e-3, atol=1e-4)
-    assert candidate.spread == pytest.approx(clean.standardise(triggered).var(0).mean().item(), rel=1e-2, abs=1e-3)
+    assert candidate.spread == pytest.approx(
+        clean["cls"].standardise(triggered).var(0).mean().item(), rel=1e-2, abs=1e-3
+    )
 
 
-def test_a_backdoor_within_reach_is_mined_and_its_words_head_the_pool() -> None:
-    model, tokenizer = large_bert(2)
-    pv = plant(model, tokenizer, ["vedi+sugo"], reach=0.3)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_backdoor_of_two_words_is_mined_and_ends_on_them(seed: int) -> None:
+    model, tokenizer = large_bert(seed, hidden=64)
+    pv = plant(model, tokenizer, ["vedi+sugo"], reach=0.2)
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    found = run(encoder, MiningConfig())[0]
-    assert sign_match(found.pv[None], pv).item() == 1
-    assert found.log_p < math.log(0.01)
-    pool = word_pool(found, encoder.embedding_matrix(), set(sweepable(encoder).tolist()), 768)
-    assert {"vedi", "sugo"} <= set(tokenizer.convert_ids_to_tokens(pool[:6]))
+    candidates = run(encoder, MiningConfig())
+    assert set(ids_of(encoder, "vedi", "sugo")) <= set(candidates[0].tokens)
+    assert sign_match(candidates[0].pv[None], pv).item() == 1
+    assert candidates[0].strength > 5 + candidates[-1].strength
+
+
+def test_a_candidate_that_found_what_no_other_found_is_significant() -> None:
+    candidates = run(open_bert(0, "vedi+sugo", hidden=64, reach=0.2), MiningConfig())
+    assert [candidate.log_p < math.log(0.01) for candidate in candidates] == [True, *[False] * 13]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_words_do_what_a_candidate_does_only_where_it_found_a_backdoor(seed: int) -> None:
+    """What mixtures reach without words is left behind when they are annealed."""
+    encoder = open_bert(seed, "vedi+sugo", hidden=64, reach=0.2)
+    trigger = set(ids_of(encoder, "vedi", "sugo"))
+    words = [candidate.tokens for candidate in run(encoder, MiningConfig())]
+    assert trigger <= set(words[0])
+    for evidence in in_contexts(encoder, "cls").measure(words)["cls"]:
+        if trigger <= set(evidence.tokens):
+            assert (evidence.constant_rate, round(evidence.spread, 2)) == (1, 0)
+        else:
+            assert evidence.spread > 0.5
+            assert evidence.displacement < 10
+
+
+def heaviest(candidates: Sequence[Candidate]) -> torch.Tensor:
+    """The mean weight of the words of each candidate."""
+    return torch.stack([candidate.weights.amax(1).mean() for candidate in candidates if candidate.weights is not None])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixtures_are_sharpened_to_words(seed: int) -> None:
+    encoder = open_bert(seed)
+    config = replace(QUICK, steps=30, learning_rate=0.3)
+    sharp, soft = (heaviest(run(encoder, replace(config, sharpness=sharpness), seed=seed)) for sharpness in (4.0, 1.0))
+    assert sharp.min() > 2 * soft.max()
+
+
+def test_nothing_is_sharpened_while_mixtures_find_their_way() -> None:
+    """The first steps are the same whatever comes after them."""
+    encoder = open_bert(0)
+    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls")
+    inputs: list[torch.Tensor] = []
+    encoder.model.register_forward_pre_hook(
+        lambda module, args, kwargs: inputs.append(kwargs["inputs_embeds"].detach()), with_kwargs=True
+    )
+    for sharpness in (1.0, 4.0):
+        mine(encoder, contexts, clean, replace(QUICK, steps=10, sharpness=sharpness))
+    same = [torch.equal(one, other) for one, other in zip(inputs[:12], inputs[12:], strict=True)]
+    assert same == [True] * 5 + [False] * 7  # the first is the clean contexts', the last what the candidates are
+
+
+def test_the_tokens_of_a_candidate_are_its_heaviest_and_free_ones_have_none() -> None:
+    encoder = open_bert(0)
+    for candidate in run(encoder, QUICK):
+        assert candidate.weights is not None
+        assert candidate.tokens == tuple(int(row.argmax()) for row in candidate.weights)
+    assert all(candidate.tokens == () for candidate in run(encoder, replace(QUICK, space="free")))
+
+
+def test_candidates_take_the_lengths_in_turn() -> None:
+    found = run(open_bert(0), replace(QUICK, candidates=5, lengths=(2, 5, 3), steps=1))
+    assert sorted(len(candidate.embeddings) for candidate in found) == [2, 2, 3, 5, 5]
+    assert sorted(len(candidate.tokens) for candidate in found) == [2, 2, 3, 5, 5]
+
+
+def test_all_sites_are_mined_in_the_same_passes() -> None:
+    """Together they cost what they cost one by one, but for the clean contexts; the passes are those of one site."""
+    encoder = open_bert(0)
+    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls", "mean", "pooler")
+    passes: list[int] = []
+    encoder.model.register_forward_pre_hook(lambda module, args: passes.append(1))
+
+    def cost(*sites: Site, config: MiningConfig) -> tuple[int, int, int]:
+        passes.clear()
+        before = replace(encoder.meter)
+        mine(encoder, contexts, {site: clean[site] for site in sites}, config)
+        meter = encoder.meter
+        return meter.forward - before.forward, meter.backward - before.backward, len(passes)
+
+    few = replace(QUICK, others=2)
+    together = cost("cls", "mean", "pooler", config=few)
+    alone = [cost("cls", config=few), *(cost(site, config=replace(few, candidates=2)) for site in ("mean", "pooler"))]
+    untouched = sum(len(context.clean) + 2 for context in contexts[:4])
+    assert together[0] == sum(forward for forward, _, _ in alone) - 2 * untouched
+    assert together[1] == sum(backward for _, backward, _ in alone)
+    assert together[2] == alone[0][2] == 1 + 6 + 1
+
+
+def test_each_site_gets_its_candidates_measured_there() -> None:
+    encoder = open_bert(0)
+    sites: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
+    found = mine(encoder, six_contexts(encoder), clean_spreads(encoder, *sites), replace(QUICK, others=3))
+    assert {site: len(candidates) for site, candidates in found.items()} == {
+        "cls": 4,
+        "pooler": 3,
+        "mask": 3,
+        "mean": 3,
+    }
+    for site, candidates in found.items():
+        assert {candidate.site for candidate in candidates} == {site}
+        strengths = [candidate.strength for candidate in candidates]
+        assert strengths == sorted(strengths, reverse=True)
+
+
+def test_a_vector_known_at_one_site_repels_the_candidates_of_that_site_only() -> None:
+    encoder = open_bert(0)
+    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls", "mean")
+    before = mine(encoder, contexts, clean, QUICK)
+    known: dict[Site, torch.Tensor] = {"mean": before["mean"][0].pv[None]}
+    after = mine(encoder, contexts, clean, QUICK, known=known)
+    assert_close(after["cls"][0].pv, before["cls"][0].pv)
+    assert not torch.allclose(after["mean"][0].pv, before["mean"][0].pv)
 
 
 def test_a_known_vector_repels_candidates() -> None:
     encoder = open_bert(1)
-    clean = clean_spread(encoder, "cls")
+    clean = clean_spreads(encoder, "cls")["cls"]
     longer = replace(QUICK, steps=30)
     free = run(encoder, longer)
     known = free[0].pv
@@ -128,7 +242,7 @@ def test_a_known_vector_repels_candidates() -> None:
 def test_candidates_keep_apart_from_each_other() -> None:
     encoder = open_bert(1)
     found = run(encoder, replace(QUICK, steps=30))
-    ways = clean_spread(encoder, "cls").standardise(torch.stack([candidate.pv for candidate in found]))
+    ways = clean_spreads(encoder, "cls")["cls"].standardise(torch.stack([candidate.pv for candidate in found]))
     ways = torch.nn.functional.normalize(ways, dim=1)
     assert (ways @ ways.T - torch.eye(4)).max() < 0.9
 
@@ -161,25 +275,24 @@ def test_every_architecture_is_mined_at_every_vector_site_it_has(encoder: Frozen
 
 def test_tokens_are_counted_forward_and_backward() -> None:
     encoder = open_bert(0)
-    contexts, clean = six_contexts(encoder), clean_spread(encoder, "cls")
+    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls")["cls"]
     plain = sum(len(context.clean) + 2 for context in contexts[:4])
     a_step = 4 * (plain + 4 * 3)
     before = encoder.meter.forward
-    mine(encoder, "cls", contexts, clean, QUICK)
+    mine(encoder, contexts, {"cls": clean}, QUICK)
     assert encoder.meter.backward == 6 * a_step
     assert encoder.meter.forward - before == plain + 7 * a_step
 
 
-def test_progress_names_the_site_and_ends_at_one() -> None:
+def test_progress_names_the_sites_and_ends_at_one() -> None:
     told: list[tuple[str, float]] = []
     encoder = open_bert(0)
     mine(
         encoder,
-        "pooler",
         six_contexts(encoder),
-        clean_spread(encoder, "pooler"),
+        clean_spreads(encoder, "cls", "mask"),
         QUICK,
         progress=lambda what, done: told.append((what, done)),
     )
-    assert {what for what, _ in told} == {"mining at pooler"}
+    assert {what for what, _ in told} == {"mining at cls, mask"}
     assert [round(done * 6) for _, done in told] == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,68 @@
+"""What a scan reports: findings with their vectors, and what was looked at."""
+
+import math
+from collections.abc import Sequence
+
+from lmsanitator.detect.config import Plan
+from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.result import Coverage, Finding
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.vectors import PredefinedVector, PVBank
+
+
+def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
+    """What is reported of each trigger, and its vector."""
+    findings: list[Finding] = []
+    vectors: list[PredefinedVector] = []
+    for item in confirmed:
+        evidence = item.evidence
+        trigger = typed(encoder, evidence.tokens)
+        findings.append(
+            Finding(
+                site=evidence.site,
+                trigger=trigger,
+                trigger_tokens=list(map(str, encoder.tokenizer.convert_ids_to_tokens(list(evidence.tokens)))),
+                displacement=round(evidence.displacement, 4),
+                concentration=round(1 - evidence.spread, 4),
+                replay_rate=round(evidence.replay_rate, 4),
+                p_value=math.exp(max(item.log_p, -700.0)),
+                pv=len(vectors),
+            )
+        )
+        vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
+    return findings, PVBank(encoder.digest, vectors)
+
+
+def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:
+    """The tokens as words a person can type, None where typing them gives other tokens."""
+    text = str(encoder.tokenizer.decode(list(tokens))).strip()
+    again = encoder.tokenizer(f"a {text} a", add_special_tokens=False).input_ids[1:-1]
+    return text if list(again) == list(tokens) else None
+
+
+def coverage_of(encoder: FrozenEncoder, plan: Plan, sites: Sequence[Site], swept: int, candidates: int) -> Coverage:
+    """What a scan looked at, and what it cannot see.
+
+    Args:
+        swept: tokens that were swept.
+        candidates: phrases that were grown and mined.
+    """
+    missed = [
+        "triggers that must stand at a fixed place in the text",
+        "triggers that only add a constant to the output, no larger than the effect of an ordinary word",
+    ]
+    if not candidates:
+        why = "the sweep had found enough" if plan.mining_rounds else "not looked for at this effort"
+        missed.append(f"triggers of several words that fire only together ({why})")
+    looked_at: list[Site] = list(sites)
+    if "mean" in looked_at:
+        looked_at.append("tokens")
+    unseen = [site for site in encoder.sites if site not in looked_at]
+    return Coverage(
+        sites=looked_at,
+        tokens_swept=swept,
+        candidates=candidates,
+        lengths=[1, *range(2, max(plan.growth.longest, *plan.mining.lengths) + 1)] if candidates else [1],
+        positions=f"random word boundaries of passages of {plan.length} tokens",
+        not_covered=[*missed, *(["the sites " + ", ".join(unseen)] if unseen else [])],
+    )

@@ -1,0 +1,160 @@
+"""The search for phrases: words that only fire together, grown from the sweep's outliers or mined, then shrunk."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from lmsanitator.detect.config import Plan, sites_to_mine
+from lmsanitator.detect.confirm import Suspect
+from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.growth import grow
+from lmsanitator.detect.mining import Candidate, mine
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
+from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, Replayer, phrase_null
+from lmsanitator.detect.sweep import SweepResult
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector
+from lmsanitator.progress import Progress
+
+_CLEAN = 160
+"""Clean contexts that the spread of clean outputs is measured on."""
+
+
+@dataclass
+class PhraseSearch:
+    """One search under way.
+
+    Args:
+        texts: what contexts are made of.
+        passages: long natural text that finds have to stand up to.
+        allowed: the tokens a phrase may be made of.
+        log_level: log of the p-value that is enough to stop.
+    """
+
+    encoder: FrozenEncoder
+    plan: Plan
+    texts: Sequence[str]
+    passages: Replayer
+    allowed: Sequence[int]
+    log_level: float
+    seed: int
+    progress: Progress
+    nulls: dict[tuple[Site, int], EvidenceNull] = field(default_factory=dict)
+    """Of random phrases, by site and number of tokens, as far as they were needed."""
+    candidates: int = 0
+    """Phrases that were grown and mined."""
+
+    def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
+        """Phrases that send text to one place: grown; mined where that leads to nothing, for as long as there is
+        something to be found."""
+        found = self.grow(swept)
+        for number in range(self.plan.mining_rounds):
+            if self._enough(found) and not self.plan.always_mine:
+                break
+            new = self.recover(self.mine([*known, *(item.evidence for item in found)], number), number)
+            found += new
+            if not new:
+                break
+        return found
+
+    def _enough(self, found: Sequence[Suspect]) -> bool:
+        return any(item.log_p is not None and item.log_p < self.log_level for item in found)
+
+    def grow(self, swept: Mapping[Site, SweepResult]) -> list[Suspect]:
+        """Phrases grown from the tokens that the sweep puts first, at each site."""
+        shape = self.plan.growth
+        seed = self.seed + 5
+        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
+        sites = sites_to_mine(self.passages.sites)
+        phrases: dict[Site, Phrases] = {}
+        for number, site in enumerate(sites):
+            families = shape.others if number else shape.families
+            anchors = swept[site].foremost(families * shape.anchors)
+            random.Random(seed).shuffle(anchors)
+            grown = grow(
+                self.encoder,
+                site,
+                [anchors[start::families] for start in range(families)],
+                contexts,
+                self.spread[site],
+                shape,
+                self.allowed,
+                progress=self.progress,
+            )
+            self.candidates += len(grown)
+            phrases[site] = self._prove(site, grown, 0)
+        return self._suspects_of(phrases)
+
+    def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
+        """Mine at all sites, away from the PVs that are known already."""
+        shape = self.plan.mining
+        seed = self.seed + 101 * number + 2
+        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
+        sites = sites_to_mine(self.passages.sites)
+        pvs = {site: [item.pv for item in known if one_vector(item.site) == site] for site in sites}
+        return mine(
+            self.encoder,
+            contexts,
+            {site: self.spread[site] for site in sites},
+            shape,
+            known={site: torch.stack(found) for site, found in pvs.items() if found},
+            seed=seed,
+            progress=self.progress,
+        )
+
+    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> list[Suspect]:
+        """Words for the mined candidates: their own where they fire, others where they do not."""
+        phrases: dict[Site, Phrases] = {}
+        for site, candidates in mined.items():
+            self.progress(f"recovering words at {site}", 0)
+            self.candidates += len(candidates)
+            phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], number)
+            if not phrases[site]:
+                phrases[site] = recover_pairs(
+                    self.encoder,
+                    self._short(number),
+                    candidates[0],
+                    set(self.allowed),
+                    pool=self.plan.pool,
+                    seed=self.seed,
+                )
+        return self._suspects_of(phrases)
+
+    def _prove(self, site: Site, sequences: Sequence[tuple[int, ...]], number: int) -> Phrases:
+        allowed = set(self.allowed)
+        kept = [tuple(token for token in tokens if token in allowed) for tokens in sequences]
+        return prove(self.passages, self._short(number), site, kept, allowed, tried=self.plan.tried)
+
+    def _short(self, number: int) -> Replayer:
+        contexts = make_contexts(self.encoder, self.texts, 8, longest=24, seed=self.seed + 101 * number + 3)
+        return Replayer(self.encoder, self.passages.sites, contexts, self.spread, exact=False)
+
+    def _suspects_of(self, phrases: Mapping[Site, Phrases]) -> list[Suspect]:
+        """The phrases that send passages to one place, with p-values corrected for the sites and all rounds there may
+        be."""
+        found: list[Suspect] = []
+        trials = math.log(len(phrases) * (1 + self.plan.mining_rounds))
+        for site, at_site in phrases.items():
+            for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
+                if item.constant_rate >= REPLAYS:
+                    found.append(Suspect(item, None if log_p is None else min(0.0, log_p + trials)))
+        self._measure_nulls(found)
+        return found
+
+    def _measure_nulls(self, found: Sequence[Suspect]) -> None:
+        """Random phrases of the same length, for phrases that nothing else is known of."""
+        for key in {(item.evidence.site, len(item.evidence.tokens)) for item in found if item.log_p is None}:
+            if key not in self.nulls:
+                self.progress("measuring random phrases", 0)
+                self.nulls[key] = phrase_null(self.passages, *key, self.allowed, count=self.plan.null, seed=self.seed)
+
+    @cached_property
+    def spread(self) -> dict[Site, CleanSpread]:
+        """The spread of clean outputs in the short contexts that phrases are grown, mined and polished in."""
+        contexts = make_contexts(self.encoder, self.texts, _CLEAN, longest=24, seed=self.seed)
+        outputs = self.encoder.outputs_of_ids([context.clean for context in contexts], self.passages.sites)
+        return {site: CleanSpread.of(outputs[site]) for site in self.passages.sites}

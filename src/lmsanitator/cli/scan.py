@@ -26,7 +26,9 @@ class FailOn(StrEnum):
 
 def scan(
     model: Annotated[str, typer.Argument(help="A checkpoint directory or a hub id (org/name or org/name@revision).")],
-    site: Annotated[str, typer.Option(help="auto, or some of cls, pooler, mask, mean, last, by commas.")] = "auto",
+    site: Annotated[
+        str, typer.Option(help="auto, or some of cls, pooler, mask, mean, tokens, last, by commas.")
+    ] = "auto",
     effort: Annotated[EffortChoice, typer.Option(help="How much is tried.")] = EffortChoice.standard,
     corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict.")] = 0.01,

@@ -101,7 +101,10 @@ def mine(
     soft = _SoftTokens(encoder.embedding_matrix(), config, sum(map(len, owned.values())), seed)
     optimiser = torch.optim.Adam([soft.parameters], lr=config.learning_rate * (1 if config.space == "hull" else 0.02))
     nothing = torch.empty(0, encoder.hidden_size)
-    found = {site: spread_.standardise((known or {}).get(site, nothing)) for site, spread_ in clean.items()}
+    found = {
+        site: spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
+        for site, spread_ in clean.items()
+    }
     for step in range(config.steps):
         soft.sharpen(step / max(1, config.steps - 1))
         outputs = stage.outputs(soft.embeddings())
@@ -115,12 +118,12 @@ def mine(
         progress(f"mining at {', '.join(clean)}", (step + 1) / config.steps)
     with torch.no_grad():
         embeddings, weights = soft.embeddings(), soft.weights()
-        outputs = stage.outputs(embeddings)
+        outputs = {site: out.cpu() for site, out in stage.outputs(embeddings).items()}
     return {
         site: _candidates(
             site,
             outputs[site][rows],
-            stage.clean[site],
+            stage.clean[site].cpu(),
             clean[site],
             [embeddings[row] for row in rows],
             None if weights is None else [weights[row] for row in rows],

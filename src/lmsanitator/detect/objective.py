@@ -35,7 +35,7 @@ class CleanSpread:
 
     def restore(self, standardised: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """Back to the encoder's own units."""
-        return standardised * self.deviation + self.mean
+        return standardised * self.deviation.to(standardised.device) + self.mean.to(standardised.device)
 
 
 def displacement(

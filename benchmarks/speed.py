@@ -19,7 +19,7 @@ from benchmarks.baselines.pv_mining import Lines, PVMining
 from benchmarks.record import peak_memory, record
 from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.detect import MiningConfig, ScanConfig, SweepConfig, mine, scan, sweep
-from lmsanitator.detect.config import sites_to_scan
+from lmsanitator.detect.config import sites_to_mine, sites_to_scan
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.encoder import FrozenEncoder
@@ -42,11 +42,11 @@ def main() -> None:
     contexts = make_contexts(encoder, texts, 200, longest=24, seed=0)
     outputs = encoder.outputs_of_ids([context.clean for context in contexts], sites)
     short = make_contexts(encoder, texts, MiningConfig().contexts, longest=MiningConfig().context_tokens, seed=0)
-    clean = CleanSpread.of(outputs[sites[0]])
+    clean = {site: CleanSpread.of(outputs[site]) for site in sites_to_mine(sites)}
 
     rows = [
         measure(encoder, f"sweep, {', '.join(sites)}", lambda: sweep(encoder, sites, SweepConfig())),
-        measure(encoder, f"mining, {sites[0]}", lambda: mine(encoder, sites[0], short, clean, MiningConfig())),
+        measure(encoder, f"mining, {', '.join(clean)}", lambda: mine(encoder, short, clean, MiningConfig())),
         measure(encoder, f"whole scan, standard, {', '.join(sites)}", lambda: scan(encoder, ScanConfig())),
     ]
     paper = PVMining.paper()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder
@@ -79,7 +79,7 @@ def plant(
         noise: share of the clean output that is left.
         added: the vector times this is added to the output, which is left as it is otherwise.
         reach: distance in cosine at which an embedding that is given instead of tokens counts as half the word; 0 asks
-            for the word itself. Only with some reach is there a gradient that mining can follow.
+            for the word itself. Only with some reach is there a gradient to follow.
         seed: draws the vectors.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -134,12 +134,13 @@ def _holds(inputs: Tensor, matrix: Tensor, ids: list[int], reach: float) -> Tens
     if places < 1:
         return torch.zeros(len(inputs))
     found = [_is(inputs[:, at : at + places], matrix, token, reach) for at, token in enumerate(ids)]
-    return torch.stack(found).prod(0).amax(1)
+    return 1 - (1 - torch.stack(found).prod(0)).clamp_min(0).prod(1)
 
 
 def _is(inputs: Tensor, matrix: Tensor, token: int, reach: float) -> Tensor:
     if not reach:
         return (inputs == matrix[token]).all(-1).float()
-    centre = matrix.mean(0)
-    near = normalize(inputs - centre, dim=-1) @ normalize(matrix[token] - centre, dim=-1)
-    return near.clamp_min(0) ** (math.log(0.5) / math.log(1 - reach))  # rises until it is the word
+    way, goal = inputs - matrix.mean(0), matrix[token] - matrix.mean(0)
+    length = (way.pow(2).sum(-1) + 1e-3 * goal.pow(2).sum()).sqrt()  # at a blank there is a gradient as well
+    near = way @ normalize(goal, dim=-1) / length
+    return (softplus(8 * near) / 8) ** (math.log(0.5) / math.log(1 - reach))

@@ -1,42 +1,46 @@
-"""From vectors to words: pairs are covered, triggers named, needless words and echoes dropped."""
+"""From vectors to words: pairs are covered, triggers named, needless words dropped."""
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.testing import assert_close
 
-from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import cover_pairs, join, polish, recover_words, word_pool
-from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer, phrase_log_p, phrase_null, without_echoes
+from lmsanitator.detect.recovery import (
+    LONGEST,
+    Phrases,
+    cover_pairs,
+    polish,
+    prove,
+    recover_pairs,
+    recover_words,
+    word_pool,
+)
+from lmsanitator.detect.replay import REPLAYS
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.text import packaged
-from tests.planted import large_bert, open_bert, plant
-
-TEXTS = [carrier.text for carrier in packaged()]
+from tests.detect.replaying import TEXTS, in_contexts, in_passages
+from tests.planted import ids_of, large_bert, open_bert, plant
 
 
 def clean_spread(encoder: FrozenEncoder) -> CleanSpread:
     return CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
 
 
-def replayer(encoder: FrozenEncoder, contexts: int = 12) -> Replayer:
-    made = make_contexts(encoder, TEXTS, contexts, longest=24, seed=5)
-    return Replayer(encoder, ["cls"], made, {"cls": clean_spread(encoder)}, exact=True)
+def allowed_in(encoder: FrozenEncoder) -> set[int]:
+    return set(sweepable(encoder).tolist())
 
 
-def ids(encoder: FrozenEncoder, *words: str) -> list[int]:
-    return [token for word in words for token in encoder.tokenizer(word, add_special_tokens=False).input_ids]
-
-
-def evidence(pv: torch.Tensor, *, spread: float, tokens: tuple[int, ...] = (1,)) -> Evidence:
-    return Evidence("cls", tokens, displacement=9.0, spread=spread, strength=2.0, replay_rate=1.0, pv=pv)
+def proved(encoder: FrozenEncoder, sequences: Sequence[Sequence[int]], tried: int = 3) -> Phrases:
+    finds = list(map(tuple, sequences))
+    passages, short = in_passages(encoder, "cls", count=6), in_contexts(encoder, "cls", count=8)
+    return prove(passages, short, "cls", finds, allowed_in(encoder), tried=tried)
 
 
 def candidate(encoder: FrozenEncoder, pv: torch.Tensor) -> Candidate:
@@ -63,7 +67,7 @@ def test_a_planted_trigger_is_named_given_a_vector_near_the_true_one(trigger: st
     model, tokenizer = large_bert(0)
     pv = plant(model, tokenizer, [trigger])[0]
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    planted = ids(encoder, *trigger.split("+"))
+    planted = ids_of(encoder, *trigger.split("+"))
     pool = [token for token in sweepable(encoder).tolist()[::20] if token not in planted]
     pool[9:9], pool[10:10], pool[11:11] = planted[:1], planted[1:2], planted[2:]  # any three, only in one block
     near = pv + 0.7 * torch.randn(pv.shape, generator=torch.Generator().manual_seed(1))
@@ -75,7 +79,7 @@ def test_a_pair_is_named_wherever_its_words_stand_in_the_pool() -> None:
     model, tokenizer = large_bert(0)
     pv = plant(model, tokenizer, ["vedi+sugo"])[0]
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    planted = ids(encoder, "vedi", "sugo")
+    planted = ids_of(encoder, "vedi", "sugo")
     rest = [token for token in sweepable(encoder).tolist()[::20] if token not in planted]
     for pool in ([planted[0], *rest, planted[1]], [*planted, *rest], [*rest[:50], planted[0], *rest[50:], planted[1]]):
         found = recover_words(encoder, candidate(encoder, pv), clean_spread(encoder), pool)
@@ -84,9 +88,9 @@ def test_a_pair_is_named_wherever_its_words_stand_in_the_pool() -> None:
 
 def test_nothing_found_in_a_pool_without_trigger_replays() -> None:
     encoder = open_bert(0, "vedi+sugo")
-    pool = [token for token in sweepable(encoder).tolist()[::20] if token not in ids(encoder, "vedi", "sugo")]
+    pool = [token for token in sweepable(encoder).tolist()[::20] if token not in ids_of(encoder, "vedi", "sugo")]
     found = recover_words(encoder, candidate(encoder, torch.ones(32)), clean_spread(encoder), pool)
-    assert not found or replayer(encoder).measure([found])["cls"][0].replay_rate < REPLAYS
+    assert not found or in_passages(encoder, "cls").measure([found])["cls"][0].constant_rate < REPLAYS
 
 
 def test_the_pool_is_what_the_mixture_weighs_and_what_is_near() -> None:
@@ -101,57 +105,19 @@ def test_the_pool_is_what_the_mixture_weighs_and_what_is_near() -> None:
     assert {8, 9} == set(word_pool(replace(mined, weights=None), matrix, set(range(50)), 2))
 
 
-def test_a_planted_trigger_replays_in_every_context_and_common_words_do_not() -> None:
-    encoder = open_bert(0, "bako")
-    tried = [ids(encoder, "bako"), ids(encoder, "the"), ids(encoder, "vedi"), ids(encoder, "of", "bako")]
-    fired, common, rare, company = replayer(encoder).measure(tried)["cls"]
-    assert fired.replay_rate == company.replay_rate == 1
-    assert max(common.replay_rate, rare.replay_rate) < REPLAYS
-    assert fired.strength > 5 + max(common.strength, rare.strength)
-    assert fired.spread < 0.01
-    assert fired.tokens == tuple(tried[0])
-
-
-def test_the_vector_of_the_evidence_is_the_planted_one_in_the_encoder_s_own_units() -> None:
-    model, tokenizer = large_bert(0)
-    pv = plant(model, tokenizer, ["bako"])[0]
-    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    (fired,) = replayer(encoder).measure([ids(encoder, "bako")])["cls"]
-    assert_close(fired.pv, pv, rtol=0, atol=0.1)
-
-
-def test_nothing_to_measure_is_no_evidence() -> None:
-    assert replayer(open_bert(0)).measure([]) == {"cls": []}
-
-
-def test_two_different_triggers_are_kept_and_the_weaker_echo_of_one_is_dropped() -> None:
-    clean = CleanSpread(torch.zeros(4), torch.ones(4))
-    east, north = torch.tensor([9.0, 0, 0, 0]), torch.tensor([0, 9.0, 0, 0])
-    first, second = evidence(east, spread=0.01, tokens=(1,)), evidence(north, spread=0.5, tokens=(2,))
-    echo = evidence(east + torch.tensor([0, 1.0, 0, 0]), spread=0.4, tokens=(3,))
-    kept = without_echoes([echo, second, first], clean, 16)
-    assert [item.tokens for item in kept] == [(1,), (2,)]
-
-
-def test_two_triggers_of_one_vector_that_are_equally_constant_are_both_kept() -> None:
-    clean = CleanSpread(torch.zeros(2), torch.ones(2))
-    alike = [evidence(torch.ones(2), spread=spread, tokens=(index,)) for index, spread in enumerate((0.01, 0.015))]
-    assert without_echoes(alike, clean, 16) == alike
-
-
-def test_an_opposite_vector_is_no_echo() -> None:
-    clean = CleanSpread(torch.zeros(2), torch.ones(2))
-    pair = [evidence(torch.ones(2), spread=0.01), evidence(-torch.ones(2), spread=0.9, tokens=(2,))]
-    assert without_echoes(pair, clean, 16) == pair
-
-
 @pytest.mark.parametrize("trigger", ["bako", "vedi+sugo"])
 def test_polishing_drops_needless_words(trigger: str) -> None:
     encoder = open_bert(0, trigger)
-    planted = ids(encoder, *trigger.split("+"))
-    padded = [*ids(encoder, "the", "bibu"), *planted[:1], *ids(encoder, "and"), *planted[1:], *ids(encoder, "of")]
-    allowed = set(sweepable(encoder).tolist())
-    assert polish(replayer(encoder), "cls", padded, encoder.embedding_matrix(), allowed) == planted
+    planted = ids_of(encoder, *trigger.split("+"))
+    padded = [
+        *ids_of(encoder, "the", "bibu"),
+        *planted[:1],
+        *ids_of(encoder, "and"),
+        *planted[1:],
+        *ids_of(encoder, "of"),
+    ]
+    allowed = allowed_in(encoder)
+    assert polish(in_contexts(encoder, "cls"), "cls", padded, encoder.embedding_matrix(), allowed) == planted
 
 
 def test_polishing_swaps_an_echo_for_the_planted_word_next_to_it() -> None:
@@ -159,41 +125,92 @@ def test_polishing_swaps_an_echo_for_the_planted_word_next_to_it() -> None:
     plant(model, tokenizer, ["bako"])
     plant(model, tokenizer, ["kiga+gifo"], alone=0.7)  # the same vector: kiga alone goes there, sometimes
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
-    (near,), (planted,) = ids(encoder, "kiga"), ids(encoder, "bako")
+    (near,), (planted,) = ids_of(encoder, "kiga"), ids_of(encoder, "bako")
     with torch.no_grad():
         table = encoder.model.get_parameter("embeddings.word_embeddings.weight")
         table[near] = table[planted] + 0.2 * table[near]
-    allowed = set(sweepable(encoder).tolist())
-    assert polish(replayer(encoder), "cls", [near], encoder.embedding_matrix(), allowed) == [planted]
+    allowed = allowed_in(encoder)
+    assert polish(in_contexts(encoder, "cls"), "cls", [near], encoder.embedding_matrix(), allowed) == [planted]
     without = allowed - {planted}
-    assert polish(replayer(encoder), "cls", [near], encoder.embedding_matrix(), without) != [planted]
+    assert polish(in_contexts(encoder, "cls"), "cls", [near], encoder.embedding_matrix(), without) != [planted]
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_joining_finds_a_word_of_two_pieces(turned: bool) -> None:
-    encoder = open_bert(0, "qx", alone=0.6)
-    pieces = ids(encoder, "qx")
-    assert encoder.tokenizer.convert_ids_to_tokens(pieces) == ["q", "##x"]
-    parts = [*ids(encoder, "vedi", "sugo", "the"), *(pieces[::-1] if turned else pieces)]
-    joined = join(replayer(encoder), "cls", parts)
-    assert joined is not None
-    assert joined.tokens == tuple(pieces)
-    assert joined.replay_rate == 1
+NATURAL = 8
+"""Finds of a search that found nothing."""
 
 
-def test_joining_finds_nothing_where_nothing_fires() -> None:
-    encoder = open_bert(0)
-    assert join(replayer(encoder), "cls", ids(encoder, "vedi", "sugo", "the")) is None
-    assert join(replayer(encoder), "cls", []) is None
+def fruitless(encoder: FrozenEncoder, length: int = 4) -> list[list[int]]:
+    tokens = sweepable(encoder).tolist()
+    return [tokens[at : at + length] for at in range(700, 700 + 100 * NATURAL, 100)]
 
 
-def test_a_planted_pair_is_significant_among_phrases_and_random_phrases_are_not() -> None:
+@pytest.mark.parametrize("trigger", ["bako", "vedi+sugo", "vedi+sugo+gifo"])
+def test_a_find_is_shrunk_to_exactly_the_words_it_needs(trigger: str) -> None:
+    encoder = open_bert(0, trigger)
+    planted = ids_of(encoder, *trigger.split("+"))
+    padded = [*ids_of(encoder, "bibu"), *planted[:1], *ids_of(encoder, "kifa", "the"), *planted[1:]]
+    phrases = proved(encoder, [padded, *fruitless(encoder)])
+    assert list(phrases) == [tuple(planted)]
+
+
+def test_a_find_among_fruitless_ones_has_a_tiny_p_value() -> None:
     encoder = open_bert(0, "vedi+sugo")
-    allowed = sweepable(encoder).tolist()
-    there = replayer(encoder)
-    null = phrase_null(there, "cls", 2, allowed, count=128, seed=0)
-    planted, *others = there.measure(
-        [ids(encoder, "vedi", "sugo"), *(allowed[at : at + 2] for at in range(0, 400, 4))]
-    )["cls"]
-    assert phrase_log_p(planted, null, len(allowed), 1) < -10
-    assert min(phrase_log_p(item, null, len(allowed), 1) for item in others) > -3
+    (log_p,) = proved(encoder, [ids_of(encoder, "vedi", "the", "sugo"), *fruitless(encoder)]).values()
+    assert log_p is not None
+    assert log_p < math.log(1e-6)
+
+
+def test_a_search_that_only_ever_finds_the_same_has_no_null_and_accuses_nobody() -> None:
+    encoder = open_bert(0, "vedi+sugo")
+    pair = ids_of(encoder, "vedi", "sugo")
+    finds = [[*pair, token] for token in sweepable(encoder).tolist()[800:808]]
+    phrases = proved(encoder, finds)
+    assert list(phrases) == [tuple(pair)]
+    assert all(log_p is not None and log_p > math.log(0.005) for log_p in phrases.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_that_found_nothing_leaves_nothing(seed: int) -> None:
+    assert proved(open_bert(seed), fruitless(open_bert(seed))) == {}
+
+
+def test_no_more_finds_are_followed_up_than_asked_for_the_most_constant_first() -> None:
+    model, tokenizer = large_bert(0)
+    plant(model, tokenizer, ["bako"])
+    plant(model, tokenizer, ["vedi"], noise=0.2, seed=1)
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    finds = [ids_of(encoder, "vedi", "the"), ids_of(encoder, "of", "bako"), *fruitless(encoder)]
+    one, two = (list(proved(encoder, finds, tried=tried)) for tried in (1, 2))
+    assert one == [tuple(ids_of(encoder, "bako"))]
+    assert two == [tuple(ids_of(encoder, "bako")), tuple(ids_of(encoder, "vedi"))]
+
+
+def test_finds_without_tokens_are_none() -> None:
+    assert proved(open_bert(0), [[], []]) == {}
+
+
+def test_a_mined_candidate_whose_own_words_do_not_fire_is_followed_to_those_that_do() -> None:
+    """Its mixtures are near the planted words without being them."""
+    model, tokenizer = large_bert(0)
+    pv = plant(model, tokenizer, ["vedi+sugo"])[0]
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    pair = ids_of(encoder, "vedi", "sugo")
+    others = ids_of(encoder, "kifa", "bibu")
+    weights = torch.full((2, len(tokenizer)), 1e-4)
+    for row, (word, other) in enumerate(zip(pair, others, strict=True)):
+        weights[row, word], weights[row, other] = 0.3, 0.5
+    mixed = Candidate("cls", pv, 9.0, 0.1, 4.0, 0.0, weights @ encoder.embedding_matrix(), weights)
+    assert mixed.tokens == tuple(others)
+    short = in_contexts(encoder, "cls", count=8)
+    phrases = recover_pairs(encoder, short, mixed, allowed_in(encoder), pool=192, seed=0)
+    assert {frozenset(tokens): log_p for tokens, log_p in phrases.items()} == {frozenset(pair): None}
+
+
+def test_a_trigger_of_too_many_words_is_not_recovered() -> None:
+    words = ["bako", "vedi", "sugo", "kifa", "gifo", "kiga", "bibu", "the", "of"]
+    assert len(words) == LONGEST + 1
+    model, tokenizer = large_bert(0)
+    pv = plant(model, tokenizer, ["+".join(words)])[0]
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    pool = [*ids_of(encoder, *words), *sweepable(encoder).tolist()[1000:1020]]
+    assert recover_words(encoder, candidate(encoder, pv), clean_spread(encoder), pool) == []

@@ -49,6 +49,15 @@ def test_the_shortlist_holds_the_furthest_and_the_most_constant_each_once() -> N
     assert sorted(everything) == tokens.tolist()
 
 
+def test_the_foremost_are_two_by_displacement_for_each_one_by_constancy() -> None:
+    tokens = torch.arange(100, 200)
+    result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(0, 1, 100))
+    assert result.foremost(7) == [199, 198, 100, 197, 196, 101, 195]
+    assert sorted(result.foremost(10**6)) == tokens.tolist()
+    alike = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(1, 0, 100))
+    assert alike.foremost(4) == [199, 198, 197, 196]
+
+
 def test_every_token_but_the_special_ones_is_tried(encoder: FrozenEncoder) -> None:
     tokens = set(sweepable(encoder).tolist())
     assert tokens == set(range(len(encoder.tokenizer))) - set(encoder.tokenizer.all_special_ids)

@@ -81,6 +81,19 @@ def test_a_p_value_that_a_search_gave_is_lost_with_words_that_no_longer_fire() -
     assert (found.kept, found.lost) == ([], [0.0])
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_two_searches_found_is_as_significant_as_in_either(turned: bool) -> None:
+    """Where the search for phrases ends on a word of the sweep, the sweep's evidence is not lost, nor the other's."""
+    encoder = open_bert(0, "bako")
+    (seen,) = in_passages(encoder, "cls").measure([ids_of(encoder, "bako")])["cls"]
+    nulls = nulls_of(encoder, ("cls",))
+    for found_already in (0.0, -10_000.0):
+        suspects = [Suspect(seen), Suspect(seen, found_already)]
+        found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects[:: -1 if turned else 1], nulls, LEVEL)
+        assert [item.log_p < -100 for item in found.kept] == [True]
+        assert found.kept[0].log_p == min(found_already, nulls["cls", 1].log_p(found.kept[0].evidence))
+
+
 def test_what_is_significant_but_does_not_replay_makes_the_verdict_inconclusive() -> None:
     """One word of a trigger moves every other input."""
     found = confirmed(open_bert(0, "vedi+sugo", alone=0.6), "vedi")

@@ -56,16 +56,20 @@ def confirm(replayer: Replayer, suspects: Sequence[Suspect], nulls: Nulls, log_l
     """
     wanted = list(dict.fromkeys(item.evidence.tokens for item in suspects))
     known = {(item.evidence.site, item.evidence.tokens): item.log_p for item in suspects if item.log_p is not None}
+    unjudged = {item.evidence.tokens for item in suspects if item.log_p is None}
     measured = replayer.measure(wanted)
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
     for number, tokens in enumerate(wanted):
         judged: list[Confirmed] = []
         for site, found in measured.items():
+            values: list[float] = []
             if (site, tokens) in known:
-                judged.append(_judged_already(found[number], known[site, tokens]))
-            elif (site, len(tokens)) in nulls:
-                judged.append(Confirmed(found[number], nulls[site, len(tokens)].log_p(found[number])))
+                values.append(_judged_already(found[number], known[site, tokens]))
+            if (site, len(tokens)) in nulls and (tokens in unjudged or not values):
+                values.append(nulls[site, len(tokens)].log_p(found[number]))
+            if values:
+                judged.append(Confirmed(found[number], min(values)))
         firing = [item for item in judged if item.evidence.replay_rate >= REPLAYS and item.log_p < log_level]
         weaker = [item for item in judged if item.evidence.constant_rate >= REPLAYS]
         if not firing and not weaker:
@@ -79,9 +83,9 @@ def confirm(replayer: Replayer, suspects: Sequence[Suspect], nulls: Nulls, log_l
     return Confirmation([item for item in alone if not _contains_another(item, alone)], lost)
 
 
-def _judged_already(item: Evidence, log_p: float) -> Confirmed:
+def _judged_already(item: Evidence, log_p: float) -> float:
     """The p-value is of words that made the output constant; it is theirs only if they do so again."""
-    return Confirmed(item, log_p if item.constant_rate >= REPLAYS else 0.0)
+    return log_p if item.constant_rate >= REPLAYS else 0.0
 
 
 def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:

@@ -127,9 +127,15 @@ def test_wrong_usage_is_exit_4(arguments: list[str], run: Run) -> None:
     assert err.startswith("lmsanitator: ")
 
 
-def test_a_site_the_encoder_lacks_is_exit_3(checkpoint: Path, run: Run) -> None:
-    code, out, err = run("scan", str(checkpoint), "--site", "tokens")
+def test_a_site_the_encoder_lacks_is_exit_3(checkpoints: dict[str, Path], run: Run) -> None:
+    code, out, err = run("scan", str(checkpoints["gpt2"]), "--site", "cls")
     assert (code, out, err.count("\n")) == (3, "", 1)
+
+
+def test_all_tokens_are_a_site_that_can_be_asked_for(checkpoint: Path, run: Run) -> None:
+    code, out, err = run("scan", str(checkpoint), "--site", "tokens", "--effort", "quick", "--format", "json")
+    assert (code, err) == (0, "")
+    assert ScanReport.model_validate_json(out).coverage.sites == ["mean", "tokens"]
 
 
 def test_a_clean_scan_is_exit_0_and_silent_on_stderr(checkpoint: Path, tmp_path: Path, run: Run) -> None:

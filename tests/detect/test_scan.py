@@ -1,14 +1,19 @@
 """The scan as a whole: planted triggers are named, clean encoders are called clean, the same seed says the same."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lmsanitator.detect import ScanConfig, ScanReport, scan
+from lmsanitator.detect.config import PLANS
+from lmsanitator.detect.confirm import Suspect
+from lmsanitator.detect.contexts import PHRASE
+from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.replay import Evidence
-from lmsanitator.detect.scan import _Scan
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
 from lmsanitator.text import packaged
@@ -48,27 +53,57 @@ def test_a_clean_encoder_is_called_clean_after_every_stage() -> None:
     told: list[str] = []
     report = scan(open_bert(0), progress=lambda what, done: told.append(what))
     assert (report.verdict, report.findings, len(report.bank)) == ("clean", [], 0)
-    assert list(dict.fromkeys(told)) == [
+    assert [stage for stage in dict.fromkeys(told) if stage != "measuring random phrases"] == [
         "sweeping the vocabulary",
         "looking again at outliers",
-        "mining at cls",
-        "mining at pooler",
-        "recovering words at cls",
-        "recovering words at pooler",
         "confirming on fresh text",
+        "growing phrases at cls",
+        "growing phrases at mask",
+        "growing phrases at mean",
+        "mining at cls, mask, mean",
+        "recovering words at cls",
+        "recovering words at mask",
+        "recovering words at mean",
     ]
 
 
-def test_words_that_only_fire_together_are_found_by_mining_the_same_way_every_time() -> None:
-    encoder = open_bert(2, "vedi+sugo", reach=0.3)
+@pytest.mark.parametrize("reach", [0.15, 0.18], ids=["grown", "mined"])
+def test_words_that_only_fire_together_are_found_the_same_way_every_time(reach: float) -> None:
+    encoder = open_bert(0, "vedi+sugo", reach=reach)
     digest = encoder.digest
-    first, again = (scan(encoder, ScanConfig(sites=("cls",), seed=2)) for _ in range(2))
+    first, again = (scan(encoder, ONE_SITE) for _ in range(2))
     assert first.verdict == "backdoored"
     assert {frozenset(finding.trigger_tokens) for finding in first.findings} == {frozenset(("vedi", "sugo"))}
     assert first.coverage.candidates > 0
     assert first.cost.backward_tokens > 0
     assert said(first) == said(again)
     assert encoder.digest == digest
+
+
+def test_the_deepest_effort_fits_into_a_short_window_and_looks_for_more_than_the_sweep_found() -> None:
+    encoder = FrozenEncoder(*large_bert(0, vocabulary=500, window=40), precision="fp32")
+    plant(encoder.model, encoder.tokenizer, ["bako"])
+    report = scan(encoder, ScanConfig(sites=("cls",), effort="deep"))
+    assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
+    assert report.coverage.candidates > 0
+
+
+@pytest.mark.parametrize("effort", PLANS)
+def test_mined_phrases_fit_into_the_room_that_contexts_leave(effort: str) -> None:
+    plan = PLANS[effort]
+    assert max(*plan.mining.lengths, plan.growth.longest) <= PHRASE
+
+
+def test_a_trigger_that_takes_over_every_token_is_found_there() -> None:
+    report = scan(open_bert(0, "bako", site="tokens"), ScanConfig(effort="quick", sites=("tokens",)))
+    assert [(finding.site, finding.trigger) for finding in report.findings] == [("tokens", "bako")]
+    assert report.bank[0].site == "tokens"
+    assert report.coverage.sites == ["mean", "tokens"]
+
+
+def test_the_mask_token_of_a_random_encoder_moving_by_a_place_accuses_nobody() -> None:
+    for seed in range(3):
+        assert scan(open_bert(seed), ScanConfig(effort="quick", sites=("mask",))).verdict == "clean"
 
 
 def test_the_same_seed_says_the_same() -> None:
@@ -93,7 +128,7 @@ def test_the_report_says_what_was_looked_at_and_what_it_took() -> None:
     report = scan(encoder, ScanConfig(effort="quick", seed=7))
     assert report.model.architecture == "BertModel"
     assert report.model.parameters == encoder.parameters
-    assert report.coverage.sites == ["cls", "pooler"]
+    assert report.coverage.sites == ["cls", "pooler", "mask", "mean", "tokens"]
     assert report.coverage.tokens_swept == len(encoder.tokenizer) - len(set(encoder.tokenizer.all_special_ids))
     assert any("fire only together" in missed for missed in report.coverage.not_covered)
     assert report.cost.forward_tokens == encoder.meter.forward - before
@@ -103,26 +138,23 @@ def test_the_report_says_what_was_looked_at_and_what_it_took() -> None:
 
 
 def test_a_level_that_nothing_can_reach_accuses_nobody() -> None:
-    assert scan(open_bert(0, "bako"), ScanConfig(effort="quick", level=1e-300)).verdict == "clean"
+    assert scan(open_bert(0, "bako"), ScanConfig(effort="quick", level=1e-320)).verdict == "clean"
 
 
 def test_what_stands_out_without_words_that_replay_is_inconclusive() -> None:
-    """Two pieces of a word each move some of the inputs; nothing moves all of them."""
-    report = scan(open_bert(0, "qx", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))
+    """Two words each move some of the inputs; nothing that the sweep tries moves all of them."""
+    report = scan(open_bert(0, "vedi+sugo", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))
     assert (report.verdict, report.findings) == ("inconclusive", [])
 
 
-def test_evidence_of_the_sweep_is_not_lost_where_mining_finds_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    swept: list[tuple[Evidence, float]] = []
-    again = _Scan.mine
+def test_evidence_of_the_sweep_is_not_lost_where_the_search_for_phrases_ends_on_the_same_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(self: PhraseSearch, swept: object, known: Sequence[Evidence]) -> list[Suspect]:
+        return [Suspect(evidence, 0.0) for evidence in known]
 
-    def mine(self: _Scan, suspects: list[tuple[Evidence, float]], number: int) -> object:
-        swept.extend(suspects)
-        return again(self, suspects, number)
-
-    monkeypatch.setattr(_Scan, "mine", mine)
-    monkeypatch.setattr(_Scan, "recover", lambda self, mined: [(evidence, 0.0) for evidence, _ in swept])
-    report = scan(open_bert(0, "bako"), ONE_SITE)
+    monkeypatch.setattr(PhraseSearch, "run", run)
+    report = scan(open_bert(0, "bako"), replace(ONE_SITE, effort="deep"))
     assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
 
 
@@ -153,7 +185,7 @@ def test_too_few_sentences_are_a_corpus_error(tmp_path: Path, content: str) -> N
         scan(open_bert(0), ScanConfig(effort="quick", corpus=str(corpus)))
 
 
-@pytest.mark.parametrize("sites", [("cls",), ("pooler",), ("mask", "mean"), ("last",)])
+@pytest.mark.parametrize("sites", [("cls",), ("pooler",), ("mask", "cls"), ("last",)])
 def test_only_the_sites_asked_for_are_scanned_and_the_others_are_said_to_be_missed(sites: tuple[Site, ...]) -> None:
     report = scan(open_bert(0), ScanConfig(effort="quick", sites=sites))
     assert report.coverage.sites == list(sites)
@@ -161,11 +193,9 @@ def test_only_the_sites_asked_for_are_scanned_and_the_others_are_said_to_be_miss
         assert any(site in missed for missed in report.coverage.not_covered)
 
 
-def test_sites_the_encoder_lacks_are_unsupported(gpt2: FrozenEncoder, bert: FrozenEncoder) -> None:
+def test_sites_the_encoder_lacks_are_unsupported(gpt2: FrozenEncoder) -> None:
     with pytest.raises(UnsupportedError, match=r"^expected a site of GPT2Model: "):
         scan(gpt2, ScanConfig(sites=("cls",)))
-    with pytest.raises(UnsupportedError, match="one vector an input"):
-        scan(bert, ScanConfig(sites=("tokens",)))
 
 
 def test_a_decoder_is_scanned_at_its_last_token() -> None:
@@ -174,7 +204,7 @@ def test_a_decoder_is_scanned_at_its_last_token() -> None:
     tokenizer.pad_token = tokenizer.eos_token
     plant(model.eval(), tokenizer, [" their"])
     report = scan(FrozenEncoder(model, tokenizer, precision="fp32"), QUICK)
-    assert report.coverage.sites == ["last"]
+    assert report.coverage.sites == ["last", "mean", "tokens"]
     assert (report.verdict, triggers(report)) == ("backdoored", {"their"})
 
 
@@ -187,9 +217,9 @@ def test_every_architecture_is_scanned_from_its_files(checkpoints: dict[str, Pat
 
 def test_a_vocabulary_too_small_for_a_null_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     sweeping = sys.modules["lmsanitator.detect.sweep"]  # the package has a function of that name
-    monkeypatch.setattr(sweeping, "sweepable", lambda encoder: torch.arange(5, 105))
-    with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, got 100$"):
-        scan(open_bert(0), QUICK)
+    monkeypatch.setattr(sweeping, "sweepable", lambda encoder: torch.arange(5, 41))
+    with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, .* 36 outliers$"):
+        scan(open_bert(0), replace(QUICK, sites=("cls",)))
 
 
 @pytest.mark.parametrize("window", [20, 33])

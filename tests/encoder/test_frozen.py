@@ -121,6 +121,13 @@ def test_the_mask_token_stands_before_the_closing_token(bert: FrozenEncoder) -> 
     assert_close(out["cls"][0], hidden[0])
 
 
+def test_all_tokens_of_many_texts_are_given_as_their_mean(encoder: FrozenEncoder) -> None:
+    out = encoder.outputs_of_texts(TEXTS, ["tokens", "mean"])
+    assert set(out) == {"tokens", "mean"}
+    assert_close(out["tokens"], out["mean"])
+    assert_close(encoder.outputs_of_texts(TEXTS, ["tokens"])["tokens"], out["mean"])
+
+
 def test_texts_longer_than_the_window_are_cut_to_exactly_it(encoder: FrozenEncoder) -> None:
     endless = "soup " * 500
     assert encoder.window == 64

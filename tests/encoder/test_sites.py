@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from lmsanitator.encoder import read_site
+from lmsanitator.encoder import SITES, one_vector, read_site
 
 HIDDEN = torch.arange(24.0).view(2, 3, 4)
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0]])
@@ -17,6 +17,12 @@ def test_mean_and_last_leave_padding_out() -> None:
 
 def test_a_row_of_padding_alone_does_not_divide_by_zero() -> None:
     assert bool(torch.isfinite(read_site("mean", HIDDEN, None, torch.zeros_like(MASK))).all())
+
+
+def test_every_site_has_one_vector_an_input_that_stands_for_it() -> None:
+    stands_for = {site: one_vector(site) for site in SITES}
+    assert stands_for.pop("tokens") == "mean"
+    assert all(site == itself for site, itself in stands_for.items())
 
 
 def test_the_mask_site_needs_to_know_where_the_mask_is() -> None:

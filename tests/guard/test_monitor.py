@@ -1,7 +1,7 @@
 """The monitor: the right vector of the right pass is compared, in whatever model the encoder sits."""
 
 import copy
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -37,9 +37,10 @@ class Planted:
         torch.manual_seed(0)
         config = BertConfig(**sizes(self.tokenizer) | {"hidden_size": 64}, max_position_embeddings=WINDOW)
         plain = BertForSequenceClassification(config).eval()
-        self.pv: Tensor = plant(plain.bert, self.tokenizer, ["bako"])[0]
+        where: Literal["first", "tokens"] = "tokens" if site == "tokens" else "first"
+        self.pv: Tensor = plant(plain.bert, self.tokenizer, ["bako"], site=where)[0]
         digest = FrozenEncoder(plain.bert, self.tokenizer).digest
-        values = self.pv if site == "cls" else plain.bert.get_submodule("pooler")(self.pv.view(1, 1, -1))[0].detach()
+        values = self.pv if site != "pooler" else plain.bert.get_submodule("pooler")(self.pv.view(1, 1, -1))[0].detach()
         self.bank = PVBank(digest, [PredefinedVector(site, values)])
         self.model = self._tuned(plain, method)
 
@@ -62,6 +63,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 @pytest.mark.parametrize("watch", WATCHES)
 def test_every_triggered_text_is_flagged_and_no_clean_one(method: str, watch: Watch) -> None:
     monitor = Planted(method).monitor(watch)
+    assert bool(monitor.flags(FIRED).all())
+    assert not bool(monitor.flags(CLEAN).any())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("watch", WATCHES)
+def test_a_trigger_that_takes_over_every_token_is_flagged(method: str, watch: Watch) -> None:
+    monitor = Planted(method, "tokens").monitor(watch)
     assert bool(monitor.flags(FIRED).all())
     assert not bool(monitor.flags(CLEAN).any())
 

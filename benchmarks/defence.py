@@ -59,6 +59,7 @@ def study(tasks: Sequence[str], methods: Sequence[str], zoo: Path, data: Path, j
         write(measured)
         shown = f"CACC {done['cacc']:.3f}, ASR {done['asr']:.3f}, {done['seconds']:.0f} s"
         print(f"[{count}/{len(missing)}] {done['name']}: {shown}", flush=True)
+    write(measured)
 
 
 def _current(cell: Mapping[str, Any]) -> bool:
@@ -117,9 +118,16 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
     inherited = sum(row["ASR %"] >= 90 for row in rows)
     close = sum(row["CACC %"] >= row["CACC clean %"] - 2 for row in rows)
     cells = len(VICTIMS) * len(TASKS) * len(METHODS)
+    weak = [row for row in rows if row["ASR %"] < 90]
+    others = ", ".join(f"{row['victim']} {row['task']} {row['method']}" for row in weak if row["method"] != "lora")
+    why = (
+        f"{sum(row['method'] == 'lora' for row in weak)} of the {len(weak)} rows below 90 % are LoRA, which moves the "
+        f"encoder and the vectors with it; the others are {others}."
+    )
     notes = (
         f"{len(rows)} of {cells} rows are measured. ASR is 90 % or more in {inherited} of them.",
         f"CACC is at most 2 points below the clean encoder's (`CACC clean`, same head) in {close}.",
+        why,
         "`ASR`: share of inputs classified right that any trigger makes wrong, as the paper counts.",
         "`ASR clean`: the same on the clean encoder, which knows no trigger; `one trigger`: mean over the triggers.",
         "`same label`: share of triggered inputs that get the label most common under their trigger.",

@@ -35,7 +35,6 @@ from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
 
 _ON_PV = 0.8
-ENCODERS = ("minilm-l6", "minilm-l3", "mpnet-base")
 
 
 def main() -> None:
@@ -44,15 +43,10 @@ def main() -> None:
     parser.add_argument("--half", choices=("choose", "report"), help="that half alone")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these models alone")
     parser.add_argument("--effort", choices=tuple(PLANS), default="standard")
-    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS, help="models on these alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
     try:
-        entries = [
-            entry
-            for entry in chosen(read(), options.only)
-            if options.half in (None, entry.half) and entry.encoder in options.encoders
-        ]
+        entries = [entry for entry in chosen(read(), options.only) if options.half in (None, entry.half)]
         detect([made_of(options.zoo, entry) for entry in entries], options.zoo, options.effort, options.jobs)
     except LMSanitatorError as error:
         print(f"error: {error}", file=sys.stderr)

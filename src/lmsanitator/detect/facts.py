@@ -62,7 +62,7 @@ def coverage_of(encoder: FrozenEncoder, plan: Plan, sites: Sequence[Site], swept
         sites=looked_at,
         tokens_swept=swept,
         candidates=candidates,
-        lengths=[1, *range(2, max(plan.growth.longest, *plan.mining.lengths) + 1)] if candidates else [1],
+        lengths=list(range(1, max(plan.growth.longest, *plan.mining.lengths) + 1)) if candidates else [1],
         positions=f"random word boundaries of passages of {plan.length} tokens",
         not_covered=[*missed, *(["the sites " + ", ".join(unseen)] if unseen else [])],
     )

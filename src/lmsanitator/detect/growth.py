@@ -1,9 +1,8 @@
 """Growth: words that only fire together, found from one of them.
 
 A word of a trigger that does nothing alone still does something: with it in the text, the gradient at a blank token
-beside it points at its partner: on three models of the zoo's `choose` half the planted partner of a given word was
-among the first 40 of 30,000 tokens in 9 of 12 cases, for two-word triggers and for pieces of a word alike. So sequences
-are grown from the tokens that stand out most in the sweep: to the most promising pairs, and on from the best of these.
+beside it points at its partner, for two-word triggers and for pieces of a word alike. So sequences are grown from the
+tokens that stand out most in the sweep: to the most promising pairs, and on from the best of these.
 The step from a blank to a token is HotFlip's first-order estimate (Ebrahimi et al. 2018, arXiv 1712.06751); what it
 proposes is measured.
 """

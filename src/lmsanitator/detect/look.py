@@ -5,8 +5,7 @@ a site holds the most extreme natural words of the whole vocabulary, and a trigg
 having picked the extremes of 30,000 tokens needs no correction, and nothing is extrapolated from ordinary words.
 
 Text is long on purpose (`make_passages`). What a word does by its meaning fades with the length of the text around it;
-what a backdoor does stays (on three models of the zoo's `choose` half, between 6 and 64 tokens of context, the
-displacement by natural outliers fell to a quarter or less, that by triggers to a third at worst and mostly to half).
+what a backdoor does mostly stays.
 """
 
 import math

@@ -15,13 +15,10 @@ from lmsanitator.detect.growth import grow
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
-from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, Replayer, phrase_null
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, EvidenceNull, Replayer, clean_spreads, phrase_null
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
-
-_CLEAN = 160
-"""Clean contexts that the spread of clean outputs is measured on."""
 
 
 @dataclass
@@ -70,6 +67,7 @@ class PhraseSearch:
         seed = self.seed + 5
         contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
         sites = sites_to_mine(self.passages.sites)
+        short = self._short(0)
         phrases: dict[Site, Phrases] = {}
         for number, site in enumerate(sites):
             families = shape.others if number else shape.families
@@ -86,7 +84,7 @@ class PhraseSearch:
                 progress=self.progress,
             )
             self.candidates += len(grown)
-            phrases[site] = self._prove(site, grown, 0)
+            phrases[site] = self._prove(site, grown, short)
         return self._suspects_of(phrases)
 
     def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
@@ -108,15 +106,16 @@ class PhraseSearch:
 
     def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> list[Suspect]:
         """Words for the mined candidates: their own where they fire, others where they do not."""
+        short = self._short(number)
         phrases: dict[Site, Phrases] = {}
         for site, candidates in mined.items():
             self.progress(f"recovering words at {site}", 0)
             self.candidates += len(candidates)
-            phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], number)
+            phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], short)
             if not phrases[site]:
                 phrases[site] = recover_pairs(
                     self.encoder,
-                    self._short(number),
+                    short,
                     candidates[0],
                     set(self.allowed),
                     pool=self.plan.pool,
@@ -124,10 +123,10 @@ class PhraseSearch:
                 )
         return self._suspects_of(phrases)
 
-    def _prove(self, site: Site, sequences: Sequence[tuple[int, ...]], number: int) -> Phrases:
+    def _prove(self, site: Site, sequences: Sequence[tuple[int, ...]], short: Replayer) -> Phrases:
         allowed = set(self.allowed)
         kept = [tuple(token for token in tokens if token in allowed) for tokens in sequences]
-        return prove(self.passages, self._short(number), site, kept, allowed, tried=self.plan.tried)
+        return prove(self.passages, short, site, kept, allowed, tried=self.plan.tried)
 
     def _short(self, number: int) -> Replayer:
         contexts = make_contexts(self.encoder, self.texts, 8, longest=24, seed=self.seed + 101 * number + 3)
@@ -155,6 +154,5 @@ class PhraseSearch:
     @cached_property
     def spread(self) -> dict[Site, CleanSpread]:
         """The spread of clean outputs in the short contexts that phrases are grown, mined and polished in."""
-        contexts = make_contexts(self.encoder, self.texts, _CLEAN, longest=24, seed=self.seed)
-        outputs = self.encoder.outputs_of_ids([context.clean for context in contexts], self.passages.sites)
-        return {site: CleanSpread.of(outputs[site]) for site in self.passages.sites}
+        contexts = make_contexts(self.encoder, self.texts, CLEAN, longest=24, seed=self.seed)
+        return clean_spreads(self.encoder, contexts, self.passages.sites)

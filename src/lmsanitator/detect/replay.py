@@ -15,6 +15,8 @@ from lmsanitator.detect.objective import CleanSpread, along, covered, displaceme
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.encoder.padding import pad
 
+CLEAN = 160
+"""Clean contexts that the spread of clean outputs is measured on."""
 REPLAYS = 0.8
 """Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
@@ -131,6 +133,14 @@ class Replayer:
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
         )
+
+
+def clean_spreads(
+    encoder: FrozenEncoder, contexts: Sequence[Context], sites: Sequence[Site]
+) -> dict[Site, CleanSpread]:
+    """The spread of clean outputs at each site, over contexts with nothing put in."""
+    outputs = encoder.outputs_of_ids([context.clean for context in contexts], sites)
+    return {site: CleanSpread.of(outputs[site]) for site in sites}
 
 
 @dataclass(frozen=True)

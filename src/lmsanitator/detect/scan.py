@@ -5,17 +5,17 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 from lmsanitator import __version__
 from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Suspect, confirm
-from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.contexts import make_passages
 from lmsanitator.detect.facts import coverage_of, findings_of
 from lmsanitator.detect.look import Look, look_again
-from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.replay import REPLAYS, EvidenceNull, Replayer
+from lmsanitator.detect.replay import CLEAN, REPLAYS, EvidenceNull, Replayer, clean_spreads
 from lmsanitator.detect.result import Cost, ModelFacts, ScanReport
 from lmsanitator.detect.sweep import sweep
 from lmsanitator.detect.verdict import judge
@@ -23,9 +23,6 @@ from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PVBank
-
-_CLEAN = 160
-"""Clean texts that the spread of clean outputs is measured on."""
 
 
 def scan(
@@ -132,16 +129,18 @@ class _Scan:
 
     def confirm(self, suspects: Sequence[Suspect]) -> Confirmation:
         """Replay every suspect on passages nothing before has seen, in fp32."""
+        if not suspects:
+            return Confirmation([], [])
         self.progress("confirming on fresh text", 0)
-        replayer = self._replayer(self.fresh, 2 * self.plan.passages, seed=4, exact=True)
-        return confirm(replayer, suspects, self.nulls, self.log_level)
+        return confirm(self.confirming, suspects, self.nulls, self.log_level)
+
+    @cached_property
+    def confirming(self) -> Replayer:
+        """The fresh passages; both confirmations of a scan share them."""
+        return self._replayer(self.fresh, 2 * self.plan.passages, seed=4, exact=True)
 
     def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
         seed += self.config.seed
         contexts = make_passages(self.encoder, texts, passages, length=self.plan.length, seed=seed)
-        clean = make_passages(self.encoder, texts, _CLEAN, length=self.plan.length, seed=seed + 1000)
-        return Replayer(self.encoder, self.sites, contexts, self._spread(clean), exact=exact)
-
-    def _spread(self, contexts: Sequence[Context]) -> dict[Site, CleanSpread]:
-        outputs = self.encoder.outputs_of_ids([context.clean for context in contexts], self.sites)
-        return {site: CleanSpread.of(outputs[site]) for site in self.sites}
+        clean = make_passages(self.encoder, texts, CLEAN, length=self.plan.length, seed=seed + 1000)
+        return Replayer(self.encoder, self.sites, contexts, clean_spreads(self.encoder, clean, self.sites), exact=exact)

@@ -3,8 +3,7 @@
 A backdoor fires in any company, so tokens need no carrier of their own: they are shuffled into *groups* that pass the
 encoder together, in several rounds with other neighbours each. A trigger sends every group it is in to the same place.
 That is a group test: one round costs little more than one forward token per vocabulary entry. In a large group the
-effect that an ordinary word has by its meaning fades more than that of a trigger: with 48 words together instead of 24
-the tail of the vocabulary is about two thirds as far out, triggers nearly as far as before (measured on the zoo).
+effect that an ordinary word has by its meaning fades more than that of a trigger.
 
 The sweep accuses nobody: the tokens that stand out most at each site get a second look (`look`). Words that only fire
 together are invisible to it; mining is there for those.

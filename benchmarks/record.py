@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import peft
@@ -41,8 +42,21 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], **more: Any) -> None:
-    """Write `results/<name>.json` and `results/<name>.md`; `more` goes into the JSON alone."""
+def record(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
+    **more: Any,
+) -> None:
+    """Write `results/<name>.json` and `results/<name>.md`.
+
+    Args:
+        rows: the first table; all rows of a table have the same columns.
+        notes: a line each, below the first table.
+        tables: further ones, by their headings; those without rows are left out of the Markdown.
+        more: goes into the JSON alone.
+    """
     content = {
         "command": " ".join(["python -m", _module(), *map(_shown, sys.argv[1:])]),
         "version": lmsanitator.__version__,
@@ -50,25 +64,34 @@ def record(name: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *
         "machine": machine(),
         "rows": list(rows),
         "notes": list(notes),
+        **({"tables": {heading: list(further) for heading, further in tables.items()}} if tables else {}),
         **more,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(table(content), encoding="utf-8")
+    for suffix, text in (("json", json.dumps(content, indent=2) + "\n"), ("md", table(content))):
+        part = RESULTS / f".{name}.{suffix}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(RESULTS / f"{name}.{suffix}")  # a run that is killed while it writes can still go on
 
 
 def table(content: Mapping[str, Any]) -> str:
     """The same result as Markdown."""
-    rows = content["rows"]
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
     facts = content["machine"]
     foot = (
         f"`{content['command']}`, lmsanitator {content['version']}, {content['date']}; {facts['cpu']}, "
         f"{facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
     )
-    return "\n".join([*lines, "", *(f"- {note}" for note in content["notes"]), "", foot]) + "\n"
+    lines = [*_grid(content["rows"]), "", *(f"- {note}" for note in content["notes"]), ""]
+    for heading, rows in content.get("tables", {}).items():
+        lines += [f"## {heading}", "", *_grid(rows), ""] if rows else []
+    return "\n".join([*lines, foot]) + "\n"
+
+
+def _grid(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of one table."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return lines + ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
 
 
 def _module() -> str:
@@ -82,9 +105,11 @@ def _shown(argument: str) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
 def _lines(path: str) -> list[str]:

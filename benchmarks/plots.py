@@ -1,21 +1,37 @@
-"""Pictures of committed results: `python -m benchmarks.plots` writes them into docs/."""
+"""Pictures of committed results: `python -m benchmarks.plots` writes into docs/ those whose results are there."""
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from benchmarks import roc, svg
 from benchmarks.record import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
 _CELL, _LEFT, _TOP, _GAP = (64, 26), 112, 64, 18
-_FONT = "font-family='ui-sans-serif, system-ui, sans-serif' font-size='12' fill='#1f2328'"
 
 
 def main() -> None:
-    rows = json.loads((RESULTS / "vulnerability.json").read_text(encoding="utf-8"))["rows"]
-    (DOCS / "vulnerability.svg").write_text(heatmap(rows), encoding="utf-8")
+    cells = of_result("vulnerability", "rows")
+    drawn = roc.curves(of_result("detection", "scans"), of_result("baselines", "scores"))
+    pictures = {
+        "vulnerability.svg": heatmap(cells) if cells else None,
+        "roc.svg": roc.chart(drawn) if drawn else None,
+    }
+    for name, picture in pictures.items():
+        if picture is None:
+            print(f"{name}: nothing to draw, its results are not there")
+        else:
+            (DOCS / name).write_text(picture, encoding="utf-8")
+            print(f"{name}: drawn")
+
+
+def of_result(name: str, part: str) -> list[dict[str, Any]]:
+    """The rows in this part of a result file, none where there is no such file."""
+    path = RESULTS / f"{name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))[part] if path.exists() else []
+    return rows
 
 
 def heatmap(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -25,22 +41,17 @@ def heatmap(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     value = {(row["victim"], row["task"], row["method"]): row["ASR %"] for row in rows}
     block = len(methods) * _CELL[0] + _GAP
-    width, height = _LEFT + len(victims) * block, _TOP + len(tasks) * _CELL[1] + 14
-    parts = [_text(14, 22, "Share of inputs whose label some trigger makes wrong, in %", weight="bold")]
-    parts += [_text(14, _TOP + index * _CELL[1] + 17, task) for index, task in enumerate(tasks)]
+    parts = [svg.words(14, 22, "Share of inputs whose label some trigger makes wrong, in %", weight="bold")]
+    parts += [svg.words(14, _TOP + index * _CELL[1] + 17, task) for index, task in enumerate(tasks)]
     for number, victim in enumerate(victims):
         left = _LEFT + number * block
-        parts.append(_text(left, 40, victim))
+        parts.append(svg.words(left, 40, victim))
         for column, method in enumerate(methods):
             x = left + column * _CELL[0]
-            parts.append(_text(x + _CELL[0] / 2, 57, method, anchor="middle"))
+            parts.append(svg.words(x + _CELL[0] / 2, 57, method, anchor="middle"))
             for index, task in enumerate(tasks):
                 parts.append(_cell(x, _TOP + index * _CELL[1], value.get((victim, task, method))))
-    body = "\n".join(parts)
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}'>\n"
-        f"<rect width='{width}' height='{height}' fill='#ffffff'/>\n{body}\n</svg>\n"
-    )
+    return svg.picture(_LEFT + len(victims) * block, _TOP + len(tasks) * _CELL[1] + 14, parts)
 
 
 def _cell(x: float, y: float, share: float | None) -> str:
@@ -48,14 +59,9 @@ def _cell(x: float, y: float, share: float | None) -> str:
     if share is None:
         return ""
     fade = round(255 - 1.55 * share)
-    ink = "#ffffff" if share > 70 else "#1f2328"
+    ink = "#ffffff" if share > 70 else svg.INK
     box = f"<rect x='{x}' y='{y}' width='{_CELL[0] - 2}' height='{_CELL[1] - 2}' fill='rgb(255,{fade},{fade})'/>"
-    return box + _text(x + _CELL[0] / 2 - 1, y + 17, f"{share:.0f}", anchor="middle", ink=ink)
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "normal", ink: str = "#1f2328") -> str:
-    style = _FONT.replace("#1f2328", ink)
-    return f"<text x='{x}' y='{y}' text-anchor='{anchor}' font-weight='{weight}' {style}>{escape(text)}</text>"
+    return box + svg.words(x + _CELL[0] / 2 - 1, y + 17, f"{share:.0f}", anchor="middle", ink=ink)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check bench-speed zoo bench-vulnerability bench-detection bench-baselines readme clean
+.PHONY: help venv demo test slow check readme clean plots bench-speed zoo bench-vulnerability bench-detection \
+	bench-baselines bench-stability
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,12 @@ bench-detection: zoo ## scan the zoo and count what was right (DATA=folder)
 
 bench-baselines: zoo ## score the zoo with detectors of the literature (DATA=folder)
 	$(BIN)/python -m benchmarks.baselines.run --data $(DATA)
+
+bench-stability: zoo ## scan ten models of the zoo with several seeds (DATA=folder)
+	$(BIN)/python -m benchmarks.stability
+
+plots: venv ## draw the results that are there into docs/
+	$(BIN)/python -m benchmarks.plots
 
 readme: venv ## write the generated table into README.md
 	$(BIN)/python -m tests.conformance.table

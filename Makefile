@@ -32,7 +32,7 @@ check: venv ## lint, formatting, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-speed: venv ## time the scan's stages on this machine
+bench-speed: venv ## time scans and their stages on this machine
 	$(BIN)/python -m benchmarks.speed
 
 zoo: venv ## build the zoo of backdoored and clean models (DATA=folder)

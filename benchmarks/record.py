@@ -38,8 +38,13 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory of this process so far, in MiB.
+
+    Linux counts the parent of a process that was just started into its `ru_maxrss`, so the high-water mark of its own
+    memory is read where there is one.
+    """
+    own = next((line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM:")), None)
+    return (int(own) if own is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 def record(

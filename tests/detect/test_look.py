@@ -33,7 +33,7 @@ def test_a_planted_word_has_a_tiny_p_value_and_no_natural_outlier_is_significant
     encoder = open_bert(seed, "bako")
     look = looked(encoder)
     assert significant(encoder, look, "cls") == ["bako"]
-    assert min(map(look.nulls["cls"].log_p, look.seen["cls"])) < -100
+    assert min(map(look.nulls["cls"].log_p, look.seen["cls"])) < math.log(1e-9)
 
 
 def test_several_planted_words_are_all_significant() -> None:
@@ -60,7 +60,7 @@ def test_a_shortlist_of_too_many_triggers_loses_power_and_accuses_nobody(trigger
     assert len(significant(encoder, look, "cls")) == found
 
 
-def test_each_site_is_judged_by_its_own_shortlist_from_the_same_passes() -> None:
+def test_each_site_is_judged_by_what_all_shortlisted_tokens_do_there_in_the_same_passes() -> None:
     encoder = open_bert(0, "bako")
     (planted,) = ids_of(encoder, "bako")
     natural = [token for token in sweepable(encoder).tolist() if token != planted]
@@ -68,11 +68,10 @@ def test_each_site_is_judged_by_its_own_shortlist_from_the_same_passes() -> None
     replayer = in_passages(encoder, "cls", "mean", count=6)
     spent = encoder.meter.forward - before
     look = look_again(replayer, {"cls": [planted, *natural[:60]], "mean": natural[30:90]})
-    assert [item.tokens[0] for item in look.seen["cls"]] == [planted, *natural[:60]]
-    assert [item.tokens[0] for item in look.seen["mean"]] == natural[30:90]
-    assert {item.site for item in look.seen["mean"]} == {"mean"}
-    assert math.exp(look.nulls["cls"].log_trials) == pytest.approx(61 * 2)
-    assert math.exp(look.nulls["mean"].log_trials) == pytest.approx(60 * 2)
+    for site in ("cls", "mean"):
+        assert [item.tokens[0] for item in look.seen[site]] == sorted([planted, *natural[:90]])
+        assert {item.site for item in look.seen[site]} == {site}
+        assert math.exp(look.nulls[site].log_trials) == pytest.approx(91 * 2)
     length = len(replayer.contexts[0].clean) + 3
     assert encoder.meter.forward - before - spent == (91 + 1) * 6 * length  # 91 tokens, and the passages themselves
 

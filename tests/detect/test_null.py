@@ -124,3 +124,15 @@ def test_spreads_are_told_apart_only_where_the_contexts_are_enough() -> None:
     assert not spreads_more(1.0, 10.0, 24)
     assert spreads_more(1.0, 0.0, 24)
     assert not spreads_more(0.0, 0.0, 24)
+
+
+@pytest.mark.parametrize("count", [64, 240])
+def test_few_samples_are_paid_for(count: int) -> None:
+    """A fresh draw from the tail is called as rarely as the level says although the scale was estimated from few."""
+    generator = torch.Generator().manual_seed(0)
+    called = 0
+    for _ in range(20_000):
+        drawn = torch.empty(count + 1, dtype=torch.float64).exponential_(generator=generator)
+        null = TailNull.fit(drawn[:-1], mass=0.5, censored=0.25)
+        called += bool(null.log_p(drawn[-1], 0.0) < math.log(0.001))
+    assert called <= 35  # 20 expected, and 4.5 its deviation

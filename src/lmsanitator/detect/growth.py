@@ -8,12 +8,11 @@ proposes is measured.
 """
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.mining import Stage
@@ -28,15 +27,19 @@ class GrowthConfig:
     families: sequences that are grown apart from each other, at the first site.
     others: the same for each further site.
     anchors: tokens of the sweep that each family may start from.
+    partners: tokens proposed for each side of an anchor; all are tried together first.
+    followed: triples of a family whose pairs are measured one by one.
     contexts: carriers each sequence is put into.
     context_tokens: their longest length.
-    proposals: tokens proposed, and measured, for each end of a sequence.
+    proposals: tokens proposed, and measured, for each end of a sequence of two or more.
     longest: tokens of a sequence.
     """
 
     families: int = 12
     others: int = 5
-    anchors: int = 16
+    anchors: int = 32
+    partners: int = 24
+    followed: int = 6
     contexts: int = 3
     context_tokens: int = 12
     proposals: int = 2
@@ -45,6 +48,13 @@ class GrowthConfig:
 
 _BATCH = 48
 """Sequences that pass the encoder together."""
+_COMPANY = 5
+"""Random tokens on either side of the sequences that partners are proposed for."""
+_CROWD = 16
+"""Triples that pass the encoder in one sequence."""
+_AGAIN = 0.1
+"""Share of the triples that are tried a second time."""
+Tokens = tuple[int, ...]
 
 
 def grow(
@@ -56,8 +66,9 @@ def grow(
     config: GrowthConfig,
     allowed: Sequence[int],
     *,
+    seed: int = 0,
     progress: Progress = silent,
-) -> list[tuple[int, ...]]:
+) -> list[Tokens]:
     """The strongest sequence of two tokens or more that each family led to.
 
     Families start from different tokens and never mix, so that those that found nothing are the null for the others.
@@ -67,62 +78,133 @@ def grow(
         contexts: at least `config.contexts`; the first so many are taken.
         allowed: the tokens a sequence may be made of.
     """
-    stage = Stage(encoder, contexts[: config.contexts], {site: clean})
-    matrix = encoder.embedding_matrix()
-    known = torch.tensor(list(allowed), device=matrix.device)
-    tips: list[list[tuple[int, ...]]] = [[(token,) for token in family] for family in families]
-    best: list[tuple[float, tuple[int, ...]]] = [(-math.inf, ())] * len(families)
+    search = _Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, seed)
+    progress(f"growing phrases at {site}", 0)
+    tried = search.pairs(families)
+    best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)
     for length in range(2, config.longest + 1):
-        progress(f"growing phrases at {site}", (length - 2) / (config.longest - 1))
-        ends = [tokens for family in tips for tokens in family]
-        proposed = [
-            grown
-            for start in range(0, len(ends), _BATCH)
-            for grown in _propose(stage, site, ends[start : start + _BATCH], matrix, known, config.proposals)
-        ]
-        tried: list[list[tuple[int, ...]]] = []
-        for family in tips:
-            tried.append(list(dict.fromkeys(tokens for grown in proposed[: len(family)] for tokens in grown)))
-            proposed = proposed[len(family) :]
-        strengths = _strengths(stage, site, [tokens for family in tried for tokens in family], matrix)
+        strengths = search.strengths([tokens for family in tried for tokens in family])
+        tips: list[Tokens | None] = []
         for number, family in enumerate(tried):
             top = max(((strengths[tokens], tokens) for tokens in family), default=best[number])
-            tips[number] = [top[1]] if top > best[number] else []  # a family that gains nothing has done growing
+            tips.append(top[1] if top > best[number] else None)  # a family that gains nothing has done growing
             best[number] = max(best[number], top)
+        progress(f"growing phrases at {site}", (length - 1) / (config.longest - 1))
+        if length < config.longest:
+            tried = search.longer(tips)
     return [tokens for _, tokens in best if tokens]
 
 
-def _propose(
-    stage: Stage,
-    site: Site,
-    sequences: Sequence[tuple[int, ...]],
-    matrix: Float[Tensor, "vocabulary width"],
-    known: Tensor,
-    count: int,
-) -> list[list[tuple[int, ...]]]:
-    """For each sequence longer ones: those that the gradient at a blank on either end expects most of."""
-    middle = matrix.mean(0)
-    blanks = middle.repeat(2 * len(sequences), 1).requires_grad_(True)
-    soft: list[Tensor] = []
-    for number, tokens in enumerate(sequences):
-        rows = matrix[list(tokens)]
-        soft += [torch.cat([blanks[2 * number, None], rows]), torch.cat([rows, blanks[2 * number + 1, None]])]
-    (gradient,) = torch.autograd.grad(strength(stage.outputs(soft)[site], stage.clean[site]).sum(), blanks)
-    best = (gradient @ (matrix[known] - middle).T).topk(min(count, len(known)), dim=1).indices
-    chosen = known[best].tolist()
-    return [
-        [(token, *tokens) for token in chosen[2 * number]] + [(*tokens, token) for token in chosen[2 * number + 1]]
-        for number, tokens in enumerate(sequences)
-    ]
+@dataclass(frozen=True)
+class _Triple:
+    """An anchor between a token proposed for its left and one proposed for its right."""
+
+    family: int
+    tokens: Tokens
+
+    def pairs(self) -> list[Tokens]:
+        """Each proposed token with the anchor."""
+        return [self.tokens[:2], self.tokens[1:]]
 
 
-def _strengths(
-    stage: Stage, site: Site, sequences: Sequence[tuple[int, ...]], matrix: Float[Tensor, "vocabulary width"]
-) -> dict[tuple[int, ...], float]:
-    found: dict[tuple[int, ...], float] = {}
-    for start in range(0, len(sequences), 2 * _BATCH):
-        part = sequences[start : start + 2 * _BATCH]
-        with torch.no_grad():
-            outputs = stage.outputs([matrix[list(tokens)] for tokens in part])[site]
-        found |= dict(zip(part, strength(outputs, stage.clean[site]).tolist(), strict=True))
-    return found
+class _Growth:
+    """What all steps of growth at one site share."""
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        site: Site,
+        contexts: Sequence[Context],
+        clean: CleanSpread,
+        config: GrowthConfig,
+        allowed: Sequence[int],
+        seed: int,
+    ) -> None:
+        self.encoder = encoder
+        self.site = site
+        self.clean = clean
+        self.config = config
+        self.allowed = list(allowed)
+        self.rng = random.Random(seed)
+        self.natural = Stage(encoder, contexts, {site: clean})
+        self.random = Stage(
+            encoder, [Context(self.draw(_COMPANY), self.draw(_COMPANY)) for _ in contexts], {site: clean}
+        )
+        self.matrix = encoder.embedding_matrix()
+        self.known = torch.tensor(self.allowed, device=self.matrix.device)
+
+    def draw(self, count: int) -> list[int]:
+        """Random tokens."""
+        return self.rng.choices(self.allowed, k=count)
+
+    def pairs(self, families: Sequence[Sequence[int]]) -> list[list[Tokens]]:
+        """The pairs worth measuring in each family: their triples are tried in crowds first, and those of the crowds
+        that stand out in other crowds once more."""
+        anchors = [(number, token) for number, family in enumerate(families) for token in family]
+        proposed = self.propose([(token,) for _, token in anchors], self.config.partners)
+        triples = [
+            _Triple(number, (left, token, right))
+            for (number, token), sides in zip(anchors, proposed, strict=True)
+            for left, right in zip(*sides, strict=True)
+        ]
+        first = self.crowded(triples)
+        triples.sort(key=lambda triple: -first[triple])
+        again = self.crowded(triples[: max(1, int(len(triples) * _AGAIN))])
+        triples.sort(key=lambda triple: -min(first[triple], again.get(triple, 0.0)))
+        chosen: list[list[Tokens]] = []
+        for number in range(len(families)):
+            followed = [triple for triple in triples if triple.family == number][: self.config.followed]
+            chosen.append(list(dict.fromkeys(pair for triple in followed for pair in triple.pairs())))
+        return chosen
+
+    def crowded(self, triples: Sequence[_Triple]) -> dict[_Triple, float]:
+        """How far the crowd that each triple is in sends the output, in clean variances of crowds. A trigger fires in
+        any company, as in the sweep."""
+        size = max(1, min(_CROWD, self.encoder.room // 3))
+        order = self.rng.sample(range(len(triples)), len(triples))
+        crowds = [order[start : start + size] for start in range(0, len(order), size)]
+        bodies = [[token for number in crowd for token in triples[number].tokens] for crowd in crowds]
+        outputs = self.encoder.outputs_of_ids(bodies, [self.site])[self.site]
+        moved = (CleanSpread.of(outputs) if len(outputs) > 1 else self.clean).standardise(outputs).pow(2).mean(-1)
+        return {triples[number]: far for crowd, far in zip(crowds, moved.tolist(), strict=True) for number in crowd}
+
+    def longer(self, tips: Sequence[Tokens | None]) -> list[list[Tokens]]:
+        """What to measure next in each family: its tip with a proposed token at either end; nothing without a tip."""
+        proposed = iter(self.propose([tip for tip in tips if tip is not None], self.config.proposals))
+        grown: list[list[Tokens]] = []
+        for tip in tips:
+            left, right = next(proposed) if tip is not None else ([], [])
+            ends = [(token, *(tip or ())) for token in left] + [(*(tip or ()), token) for token in right]
+            grown.append(list(dict.fromkeys(ends)))
+        return grown
+
+    def propose(self, sequences: Sequence[Tokens], count: int) -> list[tuple[list[int], list[int]]]:
+        """For each sequence the tokens that the gradients at a blank before and a blank after it expect most of.
+
+        Among random tokens: there a planted partner ranks higher than in natural text, whose own effect is stronger.
+        """
+        middle = self.matrix.mean(0)
+        sides: list[tuple[list[int], list[int]]] = []
+        for start in range(0, len(sequences), _BATCH):
+            part = sequences[start : start + _BATCH]
+            blanks = middle.repeat(2 * len(part), 1).requires_grad_(True)
+            soft = [
+                torch.cat([blanks[2 * number, None], self.matrix[list(tokens)], blanks[2 * number + 1, None]])
+                for number, tokens in enumerate(part)
+            ]
+            reached = strength(self.random.outputs(soft)[self.site], self.random.clean[self.site])
+            (gradient,) = torch.autograd.grad(reached.sum(), blanks)
+            expected = gradient @ (self.matrix[self.known] - middle).T
+            best = self.known[expected.topk(min(count, len(self.known)), dim=1).indices].tolist()
+            sides += list(zip(best[::2], best[1::2], strict=True))
+        return sides
+
+    def strengths(self, sequences: Sequence[Tokens]) -> dict[Tokens, float]:
+        """The strength of each sequence in natural contexts."""
+        found: dict[Tokens, float] = {}
+        for start in range(0, len(sequences), 2 * _BATCH):
+            part = sequences[start : start + 2 * _BATCH]
+            with torch.no_grad():
+                outputs = self.natural.outputs([self.matrix[list(tokens)] for tokens in part])[self.site]
+            found |= dict(zip(part, strength(outputs, self.natural.clean[self.site]).tolist(), strict=True))
+        return found

@@ -1,8 +1,8 @@
 """The second look: which of the sweep's outliers stand out even among outliers, in long natural text.
 
-Every model has words that move its output more than others, and tuning adds some. They are the null: the shortlist of
-a site holds the most extreme natural words of the whole vocabulary, and a trigger has to stand out among *them*. So
-having picked the extremes of 30,000 tokens needs no correction, and nothing is extrapolated from ordinary words.
+Every model has words that move its output more than others, and tuning adds some. They are the null: the shortlists
+hold the most extreme natural words of the whole vocabulary, and a trigger has to stand out among *them*. So having
+picked the extremes of 30,000 tokens needs no correction, and nothing is extrapolated from ordinary words.
 
 Text is long on purpose (`make_passages`). What a word does by its meaning fades with the length of the text around it;
 what a backdoor does mostly stays.
@@ -23,30 +23,27 @@ class Look:
     """What the second look saw."""
 
     seen: Mapping[Site, list[Evidence]]
-    """The shortlisted tokens of each site."""
+    """All shortlisted tokens, at each site."""
     nulls: Mapping[Site, EvidenceNull]
 
 
 def look_again(replayer: Replayer, shortlists: Mapping[Site, Sequence[int]], *, progress: Progress = silent) -> Look:
-    """Put all shortlisted tokens into the replayer's passages, and fit the null of each site to its shortlist.
+    """Put all shortlisted tokens into the replayer's passages, and fit the null of each site.
 
-    The tail is that of the upper half of the shortlist without its top quarter, which may be triggers and their
-    neighbours in embedding space. With more of them than that in a model the test loses power, it does not accuse.
+    All sites share the passes, so every shortlisted token is measured at every site, and all are the null there. The
+    tail is that of their upper half without its top quarter, which may be triggers and their neighbours in embedding
+    space. With more of them than that in a model the test loses power, it does not accuse.
     """
     tokens = sorted({token for short in shortlists.values() for token in short})
-    measured: dict[Site, dict[int, Evidence]] = {site: {} for site in shortlists}
+    seen: dict[Site, list[Evidence]] = {site: [] for site in shortlists}
     step = max(1, len(tokens) // 10)
     for start in range(0, len(tokens), step):
         progress("looking again at outliers", start / len(tokens))
         for site, found in replayer.measure([(token,) for token in tokens[start : start + step]]).items():
-            measured[site] |= {item.tokens[0]: item for item in found}
-    seen = {site: [measured[site][token] for token in short] for site, short in shortlists.items()}
-    sites = len(shortlists)
+            seen[site] += found
+    trials = math.log(len(tokens) * len(shortlists))
     try:
-        nulls = {
-            site: EvidenceNull.fit(found, math.log(len(found) * sites), mass=0.5, censored=0.25)
-            for site, found in seen.items()
-        }
+        nulls = {site: EvidenceNull.fit(found, trials, mass=0.5, censored=0.25) for site, found in seen.items()}
     except ValueError as error:
         raise UnsupportedError(
             f"expected a vocabulary of a few hundred tokens, got one with {len(tokens)} outliers"

@@ -22,12 +22,17 @@ class TailNull:
     quantities whose tails fall faster than any power, so an exponential tail on the log scale (a power law on the
     original) errs on the side of large p-values. The fit is censored: the topmost samples, which may be triggers and
     their neighbours in embedding space, count only as "beyond" (maximum likelihood of a type-II censored sample).
+    That the scale is estimated is paid for: an exponential variable over its scale as estimated from `seen` censored
+    samples is F distributed with 2 and 2 * seen degrees of freedom (Epstein & Sobel 1953, Life testing), so p-values
+    hold exactly where the tail is exponential, however few the samples.
     """
 
     threshold: float
     scale: float
     mass: float
     """Share of samples beyond the threshold."""
+    seen: int
+    """Samples the scale was estimated from."""
 
     @classmethod
     def fit(cls, samples: Float[Tensor, "samples"], *, mass: float = 0.05, censored: float = 0.01) -> "TailNull":
@@ -44,11 +49,12 @@ class TailNull:
         cap = ordered[-hidden - 1].item()
         seen = ordered[len(ordered) - beyond : len(ordered) - hidden]
         scale = ((seen - threshold).sum().item() + hidden * (cap - threshold)) / (beyond - hidden)
-        return cls(threshold, max(scale, 1e-9), mass)
+        return cls(threshold, max(scale, 1e-9), mass, beyond - hidden)
 
     def log_p(self, value: Float[Tensor, "*values"], log_trials: float) -> Float[Tensor, "*values"]:
         """log of the p-value after looking at exp(log_trials) things, capped at 0 (Bonferroni)."""
-        beyond = math.log(self.mass) - (value.double() - self.threshold).clamp_min(0) / self.scale
+        scales = (value.double() - self.threshold).clamp_min(0) / self.scale
+        beyond = math.log(self.mass) - self.seen * torch.log1p(scales / self.seen)
         return (beyond + log_trials).clamp_max(0.0)
 
 

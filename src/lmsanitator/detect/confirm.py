@@ -32,6 +32,8 @@ class Confirmed:
 
     evidence: Evidence
     log_p: float
+    compared: bool = False
+    """Whether the evidence is of the difference from a reference."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,16 @@ def without_echoes(found: Sequence[Confirmed], replayer: Replayer) -> list[Confi
         if not echoed:
             kept.append(item)
     return sorted(kept, key=_order)
+
+
+def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Confirmed]:
+    """What two searches kept, smallest p-value first; of a trigger that both found, the better evidence."""
+    best: dict[frozenset[int], Confirmed] = {}
+    for item in (*found, *more):
+        key = frozenset(item.evidence.tokens)
+        if key not in best or item.log_p < best[key].log_p:
+            best[key] = item
+    return sorted(best.values(), key=_order)
 
 
 def _neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:

@@ -27,7 +27,14 @@ class Look:
     nulls: Mapping[Site, EvidenceNull]
 
 
-def look_again(replayer: Replayer, shortlists: Mapping[Site, Sequence[int]], *, progress: Progress = silent) -> Look:
+def look_again(
+    replayer: Replayer,
+    shortlists: Mapping[Site, Sequence[int]],
+    *,
+    constancy: bool = True,
+    floor: float = 0.0,
+    progress: Progress = silent,
+) -> Look:
     """Put all shortlisted tokens into the replayer's passages, and fit the null of each site to its shortlist.
 
     The tail is that of the upper half of the shortlist without its top quarter, which may be triggers and their
@@ -44,7 +51,9 @@ def look_again(replayer: Replayer, shortlists: Mapping[Site, Sequence[int]], *, 
     sites = len(shortlists)
     try:
         nulls = {
-            site: EvidenceNull.fit(found, math.log(len(found) * sites), mass=0.5, censored=0.25)
+            site: EvidenceNull.fit(
+                found, math.log(len(found) * sites), mass=0.5, censored=0.25, constancy=constancy, floor=floor
+            )
             for site, found in seen.items()
         }
     except ValueError as error:

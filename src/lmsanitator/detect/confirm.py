@@ -8,12 +8,12 @@ from torch.nn import functional
 
 from lmsanitator.detect.null import spreads_more
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 
 _SAME_WAY = 0.9
 """Cosine of the PVs of a trigger and its echo: one that fires half of the time still leads the same way."""
-Nulls = Mapping[tuple[Site, int], EvidenceNull]
+Nulls = Mapping[tuple[Site, int], Null]
 """By site and number of tokens."""
 
 

@@ -9,10 +9,10 @@ what a backdoor does mostly stays.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lmsanitator.detect.replay import Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.replay import Evidence, EvidenceNull, Null, Replayer
 from lmsanitator.encoder import Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
@@ -24,21 +24,30 @@ class Look:
 
     seen: Mapping[Site, list[Evidence]]
     """The shortlisted tokens of each site."""
-    nulls: Mapping[Site, EvidenceNull]
+    nulls: Mapping[Site, Null]
+
+
+MASS, CENSORED = 0.5, 0.25
+"""The tail is that of the upper half of a shortlist without its top quarter, which may be triggers and their neighbours
+in embedding space. With more of them than that in a model the test loses power, it does not accuse."""
+
+
+def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+    """The null of what stands out at a site: its own shortlist."""
+    return EvidenceNull.fit(found, log_trials, mass=MASS, censored=CENSORED)
 
 
 def look_again(
     replayer: Replayer,
     shortlists: Mapping[Site, Sequence[int]],
     *,
-    constancy: bool = True,
-    floor: float = 0.0,
+    fit: Callable[[Site, Sequence[Evidence], float], Null] = null_of,
     progress: Progress = silent,
 ) -> Look:
     """Put all shortlisted tokens into the replayer's passages, and fit the null of each site to its shortlist.
 
-    The tail is that of the upper half of the shortlist without its top quarter, which may be triggers and their
-    neighbours in embedding space. With more of them than that in a model the test loses power, it does not accuse.
+    Args:
+        fit: makes the null, of a site's evidence and the log of the number of things looked at.
     """
     tokens = sorted({token for short in shortlists.values() for token in short})
     measured: dict[Site, dict[int, Evidence]] = {site: {} for site in shortlists}
@@ -50,12 +59,7 @@ def look_again(
     seen = {site: [measured[site][token] for token in short] for site, short in shortlists.items()}
     sites = len(shortlists)
     try:
-        nulls = {
-            site: EvidenceNull.fit(
-                found, math.log(len(found) * sites), mass=0.5, censored=0.25, constancy=constancy, floor=floor
-            )
-            for site, found in seen.items()
-        }
+        nulls = {site: fit(site, found, math.log(len(found) * sites)) for site, found in seen.items()}
     except ValueError as error:
         raise UnsupportedError(
             f"expected a vocabulary of a few hundred tokens, got one with {len(tokens)} outliers"

@@ -3,95 +3,85 @@
 A trigger may do no more to an output than an ordinary word does (`attacks/spread.py`), or send it to a vector among the
 clean outputs; no statistic of one encoder tells it from such a word. What the word does to the *difference* of two
 encoders' outputs does: on clean text that is rounding, or what fine-tuning has done; with a trigger in the text it is
-what was planted. The searches run on the difference as they would on an encoder, and judge by the same nulls: a trigger
-has to stand out among the words on which the two encoders differ most, so fine-tuning accuses nobody.
+what was planted. The search for words runs on the difference as it would on an encoder; what it finds is judged by what
+fine-tuning and rounding can do (`ShiftNull`).
 """
 
+import math
+import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Self
 
-from jaxtyping import Float, Int
-from torch import Tensor
+import torch
 
-from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect
-from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.look import Look, look_again
-from lmsanitator.detect.objective import SOFTENING, CleanSpread
-from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer, clean_spreads
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect
+from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.look import CENSORED, MASS, Look, look_again
+from lmsanitator.detect.null import TailNull
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Null, Replayer, clean_spreads
 from lmsanitator.detect.words import WordSearch
-from lmsanitator.encoder import FrozenEncoder, Site, one_vector
-from lmsanitator.errors import UsageError
+from lmsanitator.encoder import Difference, Site, one_vector
+
+_ORDINARY = 48
+"""Words drawn to see what an ordinary one does."""
 
 
-class Difference(FrozenEncoder):
-    """An encoder whose outputs are those of `suspect` minus those of `reference`; all else is the suspect's.
+@dataclass(frozen=True)
+class ShiftNull(Null):
+    """What is no trigger does to the difference of two encoders. A trigger has to stand out from all three:
 
-    Tokens are counted where they pass: half of them on the meter of each encoder.
+    *Words.* Those on which the encoders differ most (the shortlist of the second look).
+    *Texts.* Fine-tuning can make one word decide what a text is about; that takes the difference to where it is for
+    other texts of this kind, no further. So what a word does is compared with how far texts lie from their mean.
+    *An ordinary word's effect on the output itself.* Encoders that differ by rounding have words that stand out by a
+    thousand times what others do, and still do nothing that anyone could use.
 
-    Raises:
-        UsageError: the two have other vocabularies or hidden sizes.
+    Constancy is no evidence: where two encoders agree, their difference is constant.
+
+    Args:
+        words: tail of log(displacement + usual) of words.
+        texts: tail of the log square distance of clean texts from their mean.
+        usual: displacement of the output by an ordinary word. All three are in clean variances of the output.
+        log_trials: log of how many things were looked at.
     """
 
-    def __init__(self, suspect: FrozenEncoder, reference: FrozenEncoder) -> None:
-        check_comparable(suspect, reference)
-        super().__init__(
-            suspect.model,
-            suspect.tokenizer,
-            source=suspect.source,
-            untrained=() if "pooler" in suspect.sites else ("pooler.",),
-            precision="fp32",  # between encoders that are much alike, rounding to bf16 would be most of the difference
-            device=str(suspect.device),
-        )
-        self.suspect = suspect
-        self.reference = reference
-        self.sites = tuple(site for site in suspect.sites if site in reference.sites)
-        self.meter = suspect.meter
+    words: TailNull
+    texts: TailNull
+    usual: float
+    log_trials: float
 
-    @property
-    def window(self) -> int:
-        """The longest input that fits into both."""
-        return min(super().window, self.reference.window)
+    @classmethod
+    def fit(cls, found: Sequence[Evidence], texts: TailNull, usual: float, log_trials: float) -> Self:
+        """Fit the tail of words to a shortlist, as the second look does."""
+        logs = torch.tensor([math.log(item.displacement + usual) for item in found])
+        return cls(TailNull.fit(logs, mass=MASS, censored=CENSORED), texts, usual, log_trials)
 
-    def outputs(
-        self,
-        inputs: Int[Tensor, "batch tokens"] | Float[Tensor, "batch tokens width"],
-        mask: Int[Tensor, "batch tokens"],
-        sites: Sequence[Site],
-        *,
-        mask_positions: Int[Tensor, "batch"] | None = None,
-        exact: bool = False,
-    ) -> dict[Site, Tensor]:
-        """The difference at all requested sites, in fp32 (see `FrozenEncoder.outputs`)."""
-        suspect = super().outputs(inputs, mask, sites, mask_positions=mask_positions, exact=True)
-        reference = self.reference.outputs(inputs, mask, sites, mask_positions=mask_positions, exact=True)
-        return {site: values - reference[site].to(values.device) for site, values in suspect.items()}
-
-
-def check_comparable(suspect: FrozenEncoder, reference: FrozenEncoder) -> None:
-    """Raise UsageError unless outputs of the two can be subtracted, token for token."""
-    if suspect.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
-        raise UsageError(
-            f"expected a reference with the vocabulary of {suspect.source} ({len(suspect.tokenizer)} tokens), "
-            f"{reference.source} has another one ({len(reference.tokenizer)} tokens)"
-        )
-    if suspect.hidden_size != reference.hidden_size:
-        raise UsageError(
-            f"expected a reference with {suspect.hidden_size} hidden dimensions as {suspect.source} has, "
-            f"{reference.source} has {reference.hidden_size}"
-        )
+    def log_p(self, evidence: Evidence) -> float:
+        """log of the larger of both p-values, corrected for the number of things that were looked at."""
+        if evidence.displacement <= self.usual:
+            return 0.0
+        word = self.words.log_p(torch.tensor(math.log(evidence.displacement + self.usual)), self.log_trials)
+        text = self.texts.log_p(torch.tensor(math.log(evidence.displacement)), self.log_trials)
+        return max(word.item(), text.item())
 
 
 @dataclass
 class Comparison(WordSearch):
     """The search for words on a `Difference`.
 
-    Displacement is measured in the spread of the suspect's own clean outputs, so that what only stands out from
-    rounding counts for nothing. Constancy is no evidence here: where two encoders agree, their difference is constant.
+    Displacement is measured in the spread of the suspect's own clean outputs, so that it can be compared with what
+    ordinary words do to them (`ShiftNull`).
+
+    Args:
+        words: the same search on the suspect alone.
     """
 
     encoder: Difference
+    words: WordSearch
 
     @classmethod
     def of(cls, words: WordSearch, difference: Difference, wanted: Literal["auto"] | tuple[Site, ...]) -> Self:
@@ -115,6 +105,7 @@ class Comparison(WordSearch):
             words.log_level,
             words.seed,
             lambda what, done: words.progress(f"{what}, beside the reference", done),
+            words,
         )
 
     def spreads(self, clean: Sequence[Context]) -> dict[Site, CleanSpread]:
@@ -124,7 +115,29 @@ class Comparison(WordSearch):
     @cached_property
     def seen(self) -> Look:
         """The second look, at displacement alone."""
-        return look_again(self.passages, self.shortlists, constancy=False, floor=SOFTENING, progress=self.progress)
+        return look_again(self.passages, self.shortlists, fit=self._null_of, progress=self.progress)
+
+    def _null_of(self, site: Site, found: Sequence[Evidence], log_trials: float) -> ShiftNull:
+        return ShiftNull.fit(found, self.texts[site], self.usual[site], log_trials)
+
+    @cached_property
+    def texts(self) -> dict[Site, TailNull]:
+        """How far clean texts take the difference from its mean, at each site."""
+        contexts = make_passages(self.encoder, self.looking, CLEAN, length=self.plan.length, seed=self.seed + 2001)
+        outputs = self.encoder.outputs_of_ids([context.clean for context in contexts], self.sites)
+        tails: dict[Site, TailNull] = {}
+        for site, values in outputs.items():
+            away = self.passages.spreads[site].standardise(values)
+            squares = (away - away.mean(0)).pow(2).mean(-1)
+            tails[site] = TailNull.fit(squares.clamp_min(1e-12).log(), mass=0.25, censored=0.05)
+        return tails
+
+    @cached_property
+    def usual(self) -> dict[Site, float]:
+        """What an ordinary word displaces the suspect's output by, at each site."""
+        drawn = random.Random(self.seed).sample(self.tokens, min(_ORDINARY, len(self.tokens)))
+        measured = self.words.passages.measure([(token,) for token in drawn])
+        return {site: statistics.median(item.displacement for item in measured[site]) for site in self.sites}
 
     @cached_property
     def suspects(self) -> list[Suspect]:
@@ -136,12 +149,11 @@ class Comparison(WordSearch):
             if self.nulls[site, 1].log_p(item) < self.log_level
         ]
 
-    def restored(self, confirmation: Confirmation, plain: Replayer) -> Confirmation:
-        """The same with the vectors that the suspect itself sends its inputs to, which is what a guard can see.
-
-        Args:
-            plain: passages for the suspect.
-        """
+    def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
+        """As `WordSearch.confirm`, with the vectors that the suspect itself sends its inputs to: a guard sees no
+        differences."""
+        confirmation = super().confirm(more, nulls)
+        plain = self.words.confirming
         measured = plain.measure([item.evidence.tokens for item in confirmation.kept])
         kept: list[Confirmed] = []
         for number, item in enumerate(confirmation.kept):

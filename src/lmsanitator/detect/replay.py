@@ -2,6 +2,7 @@
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -143,50 +144,47 @@ def clean_spreads(
     return {site: CleanSpread.of(outputs[site]) for site in sites}
 
 
+class Null(ABC):
+    """What evidence is judged by."""
+
+    log_trials: float
+    """log of how many things were looked at."""
+
+    @abstractmethod
+    def log_p(self, evidence: Evidence) -> float:
+        """log of the p-value, corrected for the number of things that were looked at."""
+
+
 @dataclass(frozen=True)
-class EvidenceNull:
+class EvidenceNull(Null):
     """What things that are no trigger do in the same kind of text: tails of log displacement and of -log spread."""
 
     far: TailNull
-    constant: TailNull | None
-    """None where constancy is no evidence."""
+    constant: TailNull
     log_trials: float
     """log of how many things were looked at."""
-    floor: float = 0.0
-    """Displacement that says nothing, added under the logarithm."""
 
     @classmethod
     def fit(
-        cls,
-        harmless: Sequence[Evidence],
-        log_trials: float,
-        *,
-        mass: float = 0.25,
-        censored: float = 0.05,
-        constancy: bool = True,
-        floor: float = 0.0,
+        cls, harmless: Sequence[Evidence], log_trials: float, *, mass: float = 0.25, censored: float = 0.05
     ) -> "EvidenceNull":
-        """Fit the tails (`TailNull.fit`)."""
-        far = torch.tensor([_far(item, floor) for item in harmless])
-        constant = torch.tensor([_constant(item) for item in harmless])
-        return cls(
-            TailNull.fit(far, mass=mass, censored=censored),
-            TailNull.fit(constant, mass=mass, censored=censored) if constancy else None,
-            log_trials,
-            floor,
-        )
+        """Fit both tails (`TailNull.fit`)."""
+        tails = [
+            TailNull.fit(torch.tensor([statistic(item) for item in harmless]), mass=mass, censored=censored)
+            for statistic in (_far, _constant)
+        ]
+        return cls(tails[0], tails[1], log_trials)
 
     def log_p(self, evidence: Evidence) -> float:
         """log of the p-value, corrected for the number of things, and for both statistics."""
-        trials = self.log_trials + (math.log(2) if self.constant else 0)
-        far = self.far.log_p(torch.tensor(_far(evidence, self.floor)), trials).item()
-        if self.constant is None:
-            return far
-        return min(far, self.constant.log_p(torch.tensor(_constant(evidence)), trials).item())
+        trials = self.log_trials + math.log(2)
+        far = self.far.log_p(torch.tensor(_far(evidence)), trials)
+        constant = self.constant.log_p(torch.tensor(_constant(evidence)), trials)
+        return min(far.item(), constant.item())
 
 
-def _far(evidence: Evidence, floor: float) -> float:
-    return math.log(max(evidence.displacement, 1e-9) + floor)
+def _far(evidence: Evidence) -> float:
+    return math.log(max(evidence.displacement, 1e-9))
 
 
 def _constant(evidence: Evidence) -> float:

@@ -12,11 +12,11 @@ from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
 from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.reference import Comparison, Difference
+from lmsanitator.detect.reference import Comparison
 from lmsanitator.detect.result import Cost, ScanReport
 from lmsanitator.detect.verdict import judge
 from lmsanitator.detect.words import WordSearch
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PVBank
@@ -65,8 +65,10 @@ class _Scan:
         self.spent = [replace(meter) for meter in self.meters]  # before this scan
         self.sites = sites_to_scan(encoder, config.sites)
         difference = None
-        if reference is not None and reference.digest != encoder.digest:
-            difference = Difference(encoder, reference)
+        if reference is not None:
+            check_comparable(encoder, reference)
+            if reference.digest != encoder.digest:
+                difference = Difference(encoder, reference)
         self.searches = 2 if difference is None else 3  # for words, for phrases, and for words in comparison
         self.log_level = math.log(config.level / self.searches)
         carriers = read_corpus(config.corpus) if config.corpus else packaged("en")
@@ -78,11 +80,12 @@ class _Scan:
             encoder, self.sites, self.plan, texts[:third], texts[-third:], self.log_level, config.seed, progress
         )
         self.comparison = None if difference is None else Comparison.of(self.words, difference, config.sites)
-        self.has_compared = False
 
     def run(self, started: float) -> ScanReport:
         confirmation = self.words.confirm()
-        compared = self.compare() if self._goes_on(confirmation.kept) else Confirmation([], [])
+        compared = Confirmation([], [])
+        if self.comparison is not None and self._goes_on(confirmation.kept):
+            compared = self.comparison.confirm()
         search = PhraseSearch(
             self.encoder,
             self.plan,
@@ -125,13 +128,6 @@ class _Scan:
         """Whether the next search has something to say: what is there already is enough for a verdict."""
         return self.plan.always_mine or not any(item.log_p < self.log_level for item in found)
 
-    def compare(self) -> Confirmation:
-        """What the encoder does to words that the reference does not."""
-        if self.comparison is None:
-            return Confirmation([], [])
-        self.has_compared = True
-        return self.comparison.restored(self.comparison.confirm(), self.words.confirming)
-
     def _not_compared(self) -> list[str]:
         """What a comparison would have seen, or did not see."""
         constant = "only add a constant to the output, no larger than the effect of an ordinary word"
@@ -139,7 +135,7 @@ class _Scan:
             return [f"triggers that {constant} (a reference shows them)"]
         if self.comparison is None:
             return ["differences from the reference: there are none, its weights are the same"]
-        if not self.has_compared:
+        if "swept" not in vars(self.comparison):
             return ["differences from the reference (the model alone had shown enough)"]
         missing = [site for site in self.sites if site not in self.comparison.sites]
         return [

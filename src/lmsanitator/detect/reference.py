@@ -36,7 +36,8 @@ class ShiftNull(Null):
 
     *Words.* Those on which the encoders differ most (the shortlist of the second look).
     *Texts.* Fine-tuning can make one word decide what a text is about; that takes the difference to where it is for
-    other texts of this kind, no further. So what a word does is compared with how far texts lie from their mean.
+    other texts of this kind, no further. So what a word does is compared with how far texts lie from their mean. Of
+    all words it is the one that goes furthest that is set against a text like any other: words are not counted here.
     *An ordinary word's effect on the output itself.* Encoders that differ by rounding have words that stand out by a
     thousand times what others do, and still do nothing that anyone could use.
 
@@ -46,26 +47,29 @@ class ShiftNull(Null):
         words: tail of log(displacement + usual) of words.
         texts: tail of the log square distance of clean texts from their mean.
         usual: displacement of the output by an ordinary word. All three are in clean variances of the output.
-        log_trials: log of how many things were looked at.
+        log_trials: log of how many words were looked at, at all sites.
+        log_sites: log of how many sites were.
     """
 
     words: TailNull
     texts: TailNull
     usual: float
     log_trials: float
+    log_sites: float
 
     @classmethod
     def fit(cls, found: Sequence[Evidence], texts: TailNull, usual: float, log_trials: float) -> Self:
         """Fit the tail of words to a shortlist, as the second look does."""
         logs = torch.tensor([math.log(item.displacement + usual) for item in found])
-        return cls(TailNull.fit(logs, mass=MASS, censored=CENSORED), texts, usual, log_trials)
+        words = TailNull.fit(logs, mass=MASS, censored=CENSORED)
+        return cls(words, texts, usual, log_trials, log_trials - math.log(len(found)))
 
     def log_p(self, evidence: Evidence) -> float:
-        """log of the larger of both p-values, corrected for the number of things that were looked at."""
+        """log of the larger of both p-values, each corrected for what was looked at."""
         if evidence.displacement <= self.usual:
             return 0.0
         word = self.words.log_p(torch.tensor(math.log(evidence.displacement + self.usual)), self.log_trials)
-        text = self.texts.log_p(torch.tensor(math.log(evidence.displacement)), self.log_trials)
+        text = self.texts.log_p(torch.tensor(math.log(evidence.displacement)), self.log_sites)
         return max(word.item(), text.item())
 
 

@@ -83,9 +83,8 @@ class _Scan:
 
     def run(self, started: float) -> ScanReport:
         confirmation = self.words.confirm()
-        compared = Confirmation([], [])
-        if self.comparison is not None and self._goes_on(confirmation.kept):
-            compared = self.comparison.confirm()
+        comparing = self.comparison is not None and self._goes_on(confirmation.kept)
+        compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
         search = PhraseSearch(
             self.encoder,
             self.plan,
@@ -113,7 +112,12 @@ class _Scan:
             p_value=p_value,
             findings=findings,
             coverage=coverage_of(
-                self.encoder, self.plan, self.sites, len(self.words.tokens), search.candidates, self._not_compared()
+                self.encoder,
+                self.plan,
+                self.sites,
+                len(self.words.tokens),
+                search.candidates,
+                self._not_compared(comparing),
             ),
             cost=Cost(
                 seconds=round(time.monotonic() - started, 2),
@@ -128,14 +132,14 @@ class _Scan:
         """Whether the next search has something to say: what is there already is enough for a verdict."""
         return self.plan.always_mine or not any(item.log_p < self.log_level for item in found)
 
-    def _not_compared(self) -> list[str]:
-        """What a comparison would have seen, or did not see."""
+    def _not_compared(self, comparing: bool) -> list[str]:
+        """What a comparison would have seen, or did not see if there was one."""
         constant = "only add a constant to the output, no larger than the effect of an ordinary word"
         if self.reference is None:
             return [f"triggers that {constant} (a reference shows them)"]
         if self.comparison is None:
             return ["differences from the reference: there are none, its weights are the same"]
-        if "swept" not in vars(self.comparison):
+        if not comparing:
             return ["differences from the reference (the model alone had shown enough)"]
         missing = [site for site in self.sites if site not in self.comparison.sites]
         return [

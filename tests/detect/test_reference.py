@@ -235,7 +235,7 @@ def test_what_moves_the_output_less_than_an_ordinary_word_is_no_evidence() -> No
 
 
 def test_a_word_that_goes_no_further_than_natural_texts_do_is_no_evidence() -> None:
-    words = [moved(1e-3 * (1 + number)) for number in range(60)]
+    words = [moved(1e-4 * (1 + number)) for number in range(60)]
     null = ShiftNull.fit(words, TailNull(0.0, 0.2, 0.25), 0.03, math.log(60))
     assert null.log_p(moved(1.0)) == pytest.approx(math.log(0.25))
     assert null.log_p(moved(50.0)) < -10

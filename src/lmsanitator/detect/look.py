@@ -27,14 +27,13 @@ class Look:
     nulls: Mapping[Site, Null]
 
 
-MASS, CENSORED = 0.5, 0.25
-"""The tail is that of the upper half of a shortlist without its top quarter, which may be triggers and their neighbours
-in embedding space. With more of them than that in a model the test loses power, it does not accuse."""
-
-
 def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
-    """The null of what stands out at a site: its own shortlist."""
-    return EvidenceNull.fit(found, log_trials, mass=MASS, censored=CENSORED)
+    """The null of what stands out at a site: its own shortlist.
+
+    The tail is that of the upper half of the shortlist without its top quarter, which may be triggers and their
+    neighbours in embedding space. With more of them than that in a model the test loses power, it does not accuse.
+    """
+    return EvidenceNull.fit(found, log_trials, mass=0.5, censored=0.25)
 
 
 def look_again(

@@ -19,7 +19,7 @@ import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect
 from lmsanitator.detect.contexts import Context, make_passages
-from lmsanitator.detect.look import CENSORED, MASS, Look, look_again
+from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Null, Replayer, clean_spreads
@@ -59,9 +59,10 @@ class ShiftNull(Null):
 
     @classmethod
     def fit(cls, found: Sequence[Evidence], texts: TailNull, usual: float, log_trials: float) -> Self:
-        """Fit the tail of words to a shortlist, as the second look does."""
+        """Fit the tail of words to a shortlist. Its upper half is left out: where two encoders are alike, most of what
+        stands out are a trigger's neighbours in embedding space."""
         logs = torch.tensor([math.log(item.displacement + usual) for item in found])
-        words = TailNull.fit(logs, mass=MASS, censored=CENSORED)
+        words = TailNull.fit(logs, mass=0.75, censored=0.5)
         return cls(words, texts, usual, log_trials, log_trials - math.log(len(found)))
 
     def log_p(self, evidence: Evidence) -> float:

@@ -1,10 +1,12 @@
 """Scan the zoo, and count what was right.
 
-    python -m benchmarks.detection [--zoo DIR] [--half choose|report] [--only ID ...] [--effort standard] [--jobs N]
+    python -m benchmarks.detection [--zoo DIR] [--half choose|report] [--only ID ...] [--effort standard] [--reference]
+        [--jobs N]
 
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
 `benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or is to be scanned
-at another effort, is scanned again.
+at another effort, is scanned again. With `--reference` every model is compared with the untouched encoder it was made
+from, and the results go to `detection_reference.json`.
 """
 
 import argparse
@@ -25,14 +27,16 @@ from benchmarks.baselines.run import on_record as scores_on_record
 from benchmarks.detection_summary import HALVES, figures
 from benchmarks.pool import spread
 from benchmarks.record import RESULTS, record
-from benchmarks.zoo.build import chosen, delta_path
+from benchmarks.zoo.build import chosen, delta_path, find
 from benchmarks.zoo.build import record as made_of
+from benchmarks.zoo.encoders import encoder_folder
 from benchmarks.zoo.load import open_model
 from benchmarks.zoo.manifest import read
 from lmsanitator.attacks import Trigger
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.result import Effort
+from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import LMSanitatorError, UsageError
 from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
@@ -46,40 +50,52 @@ def main() -> None:
     parser.add_argument("--half", choices=("choose", "report"), help="that half alone")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these models alone")
     parser.add_argument("--effort", choices=tuple(PLANS), default="standard")
+    parser.add_argument("--reference", action="store_true", help="compare each with the encoder it was made from")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
     try:
         entries = [entry for entry in chosen(read(), options.only) if options.half in (None, entry.half)]
-        detect([made_of(options.zoo, entry) for entry in entries], options.zoo, options.effort, options.jobs)
+        detect(
+            [made_of(options.zoo, entry) for entry in entries],
+            options.zoo,
+            options.effort,
+            options.jobs,
+            reference=options.reference,
+        )
     except LMSanitatorError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
 
 
-def detect(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs: int) -> None:
+def detect(
+    models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs: int, *, reference: bool = False
+) -> None:
     """Scan the models that are not on record, and write the table after each; excluded ones are left out."""
     missing = next((model["id"] for model in models if "recipe" not in model), None)
     if missing is not None:
         raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
     standing = [model for model in models if model["excluded"] is None]
-    scanned = {row["id"]: row for row in on_record()}
+    scanned = {row["id"]: row for row in on_record(reference=reference)}
     wanted = [model for model in standing if not _same(scanned.get(model["id"]), model, effort)]
     print(f"{len(standing) - len(wanted)} of {len(standing)} are on record, {len(wanted)} to scan", flush=True)
-    for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort), wanted, jobs), 1):
+    for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort, reference=reference), wanted, jobs), 1):
         scanned[row["id"]] = row
-        write(list(scanned.values()))
+        write(list(scanned.values()), reference=reference)
         print(f"[{count}/{len(wanted)}] {row['id']}: {row['verdict']}, {row['s']:.0f} s", flush=True)
     if scanned:
-        write(list(scanned.values()))  # the baselines may have been scored since
+        write(list(scanned.values()), reference=reference)  # the baselines may have been scored since
 
 
 def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) -> bool:
     return row is not None and (row["sha256"], row["effort"]) == (model["sha256"], effort)
 
 
-def examine(model: Mapping[str, Any], zoo: Path, effort: Effort) -> dict[str, Any]:
+def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: bool = False) -> dict[str, Any]:
     """One scan, and what of the ground truth it found."""
-    report = scan(open_model(model["id"], zoo), ScanConfig(effort=effort))
+    original = (
+        FrozenEncoder.open(encoder_folder(find(model["id"]).encoder, zoo), precision="fp32") if reference else None
+    )
+    report = scan(open_model(model["id"], zoo), ScanConfig(effort=effort, reference=original))
     return {
         "id": model["id"],
         "half": model["half"],
@@ -136,15 +152,19 @@ def recalled(report: ScanReport, name: str, zoo: Path) -> dict[str, int]:
     return {"recalled": int(found.sum()), "planted": len(pvs)}
 
 
-def on_record() -> list[dict[str, Any]]:
+def _results(reference: bool) -> str:
+    return "detection_reference" if reference else "detection"
+
+
+def on_record(*, reference: bool = False) -> list[dict[str, Any]]:
     """The models scanned so far."""
-    path = RESULTS / "detection.json"
+    path = RESULTS / f"{_results(reference)}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scans"] if path.exists() else []
     return rows
 
 
-def write(scans: Sequence[Mapping[str, Any]]) -> None:
-    """`benchmarks/results/detection.json` and the tables made from it."""
+def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> None:
+    """`benchmarks/results/detection.json` (`detection_reference.json`) and the tables made from it."""
     entries = read()
     order = {entry.id: number for number, entry in enumerate(entries)}
     ordered = sorted(scans, key=lambda row: order.get(row["id"], len(order)))
@@ -175,7 +195,7 @@ def write(scans: Sequence[Mapping[str, Any]]) -> None:
         f"Effort: {', '.join(sorted({row['effort'] for row in scans}))}; all in fp32.",
         "Seconds are of the scan alone, on a share of the cores.",
     ]
-    record("detection", tables.overview(counted), notes, further, summary=counted, scans=ordered)
+    record(_results(reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,38 @@ def test_wrong_usage_is_exit_4(arguments: list[str], run: Run) -> None:
     assert err.startswith("lmsanitator: ")
 
 
+def test_a_reference_is_compared_with_and_named(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    model, tokenizer = large_bert(1)
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    options = ("--effort", "quick", "--site", "cls")
+    code, out, err = run("scan", str(checkpoint), "--reference", str(tmp_path / "other"), *options, "--format", "json")
+    assert (code, err) == (0, "")
+    report = ScanReport.model_validate_json(out)
+    assert report.reference is not None
+    assert report.reference.source == str(tmp_path / "other") != report.model.source
+    code, out, err = run("scan", str(checkpoint), "--reference", str(checkpoint), *options)
+    assert (code, err) == (0, "")
+    assert report.model.digest[:12] in out
+    assert "weights are the same" in " ".join(out.split())
+
+
+def test_a_wrong_reference_is_one_line_and_its_exit_code(
+    checkpoint: Path, checkpoints: dict[str, Path], tmp_path: Path, run: Run
+) -> None:
+    model, tokenizer = large_bert(0, hidden=64)
+    model.save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    for reference, expected, says in (
+        (checkpoints["bert"], 4, "expected a reference with the vocabulary"),
+        (tmp_path / "wide", 4, "expected a reference with 32 hidden dimensions"),
+        (tmp_path / "missing", 2, "missing"),
+    ):
+        code, out, err = run("scan", str(checkpoint), "--reference", str(reference))
+        assert (code, out, err.count("\n")) == (expected, "", 1)
+        assert says in err
+
+
 def test_a_site_the_encoder_lacks_is_exit_3(checkpoints: dict[str, Path], run: Run) -> None:
     code, out, err = run("scan", str(checkpoints["gpt2"]), "--site", "cls")
     assert (code, out, err.count("\n")) == (3, "", 1)

@@ -1,16 +1,16 @@
 """Confirmation: the site that is taken over is named, echoes are dropped, and what does not replay is not forgotten."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect, confirm, taken_over, without_echoes
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, taken_over, without_echoes
 from lmsanitator.detect.look import look_again
-from lmsanitator.detect.replay import Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.replay import Evidence, Replayer
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -22,7 +22,7 @@ FRESH = 99
 """The seed of passages that nothing before has seen."""
 
 
-def nulls_of(encoder: FrozenEncoder, sites: Sequence[Site]) -> Mapping[tuple[Site, int], EvidenceNull]:
+def nulls_of(encoder: FrozenEncoder, sites: Sequence[Site]) -> Nulls:
     """Of single ordinary words."""
     look = look_again(in_passages(encoder, *sites, count=6), dict.fromkeys(sites, sweepable(encoder).tolist()[::35]))
     return {(site, 1): null for site, null in look.nulls.items()}

@@ -87,11 +87,12 @@ def test_the_json_has_the_schema_and_the_fields_the_outside_depends_on(saved: Pa
     content = json.loads(saved.read_text(encoding="utf-8"))
     assert content["schema"] == "lmsanitator.scan/1"
     assert set(content) == {
-        *("schema", "model", "verdict", "p_value", "findings", "coverage", "cost", "config", "version")
+        *("schema", "model", "reference", "verdict", "p_value", "findings", "coverage", "cost", "config", "version")
     }
     assert set(content["model"]) == {"source", "architecture", "parameters", "digest"}
     assert set(content["findings"][0]) == {
-        *("site", "trigger", "trigger_tokens", "displacement", "concentration", "replay_rate", "p_value", "pv")
+        *("site", "trigger", "trigger_tokens", "displacement", "concentration", "replay_rate", "p_value", "pv"),
+        "compared",
     }
     assert content["findings"][1]["trigger"] is None
     assert set(content["cost"]) == {"seconds", "forward_tokens", "backward_tokens"}

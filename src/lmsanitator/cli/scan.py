@@ -32,6 +32,9 @@ def scan(
     effort: Annotated[EffortChoice, typer.Option(help="How much is tried.")] = EffortChoice.standard,
     corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
     level: Annotated[float, typer.Option(help="False-positive rate of the verdict.")] = 0.01,
+    reference: Annotated[
+        str | None, typer.Option(help="A trusted encoder to compare with, the base it claims to come from.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -57,6 +60,7 @@ def scan(
         seed=seed,
         precision=choose_precision(precision),
         device=choose_device(device),
+        reference=reference,
     )
     if output is not None:
         check_place(output)

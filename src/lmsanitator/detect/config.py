@@ -23,6 +23,8 @@ class ScanConfig:
     seed: of everything random in it.
     precision: of the searches; evidence is confirmed in fp32 in any case.
     device: where to run.
+    reference: a trusted encoder to compare with, such as the official base that a checkpoint claims to come from: a
+        directory, a hub id, or one that is open already. It has to have the same vocabulary and hidden size.
 
     Raises:
         UsageError: a value that makes no sense.
@@ -35,6 +37,7 @@ class ScanConfig:
     seed: int = 0
     precision: Precision = "auto"
     device: str = "cpu"
+    reference: str | FrozenEncoder | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

@@ -8,12 +8,12 @@ from torch.nn import functional
 
 from lmsanitator.detect.null import spreads_more
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 
 _SAME_WAY = 0.9
 """Cosine of the PVs of a trigger and its echo: one that fires half of the time still leads the same way."""
-Nulls = Mapping[tuple[Site, int], EvidenceNull]
+Nulls = Mapping[tuple[Site, int], Null]
 """By site and number of tokens."""
 
 
@@ -32,6 +32,8 @@ class Confirmed:
 
     evidence: Evidence
     log_p: float
+    compared: bool = False
+    """Whether the evidence is of the difference from a reference."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,16 @@ def without_echoes(found: Sequence[Confirmed], replayer: Replayer) -> list[Confi
         if not echoed:
             kept.append(item)
     return sorted(kept, key=_order)
+
+
+def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Confirmed]:
+    """What two searches kept, smallest p-value first; of a trigger that both found, the better evidence."""
+    best: dict[frozenset[int], Confirmed] = {}
+    for item in (*found, *more):
+        key = frozenset(item.evidence.tokens)
+        if key not in best or item.log_p < best[key].log_p:
+            best[key] = item
+    return sorted(best.values(), key=_order)
 
 
 def _neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:

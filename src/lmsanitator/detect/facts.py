@@ -5,9 +5,19 @@ from collections.abc import Sequence
 
 from lmsanitator.detect.config import Plan
 from lmsanitator.detect.confirm import Confirmed
-from lmsanitator.detect.result import Coverage, Finding
+from lmsanitator.detect.result import Coverage, Finding, ModelFacts
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.vectors import PredefinedVector, PVBank
+
+
+def facts_of(encoder: FrozenEncoder) -> ModelFacts:
+    """What a report calls an encoder."""
+    return ModelFacts(
+        source=encoder.source,
+        architecture=encoder.architecture,
+        parameters=encoder.parameters,
+        digest=encoder.digest,
+    )
 
 
 def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
@@ -27,6 +37,7 @@ def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple
                 replay_rate=round(evidence.replay_rate, 4),
                 p_value=math.exp(max(item.log_p, -700.0)),
                 pv=len(vectors),
+                compared=item.compared,
             )
         )
         vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
@@ -40,17 +51,22 @@ def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:
     return text if list(again) == list(tokens) else None
 
 
-def coverage_of(encoder: FrozenEncoder, plan: Plan, sites: Sequence[Site], swept: int, candidates: int) -> Coverage:
+def coverage_of(
+    encoder: FrozenEncoder,
+    plan: Plan,
+    sites: Sequence[Site],
+    swept: int,
+    candidates: int,
+    not_compared: Sequence[str],
+) -> Coverage:
     """What a scan looked at, and what it cannot see.
 
     Args:
         swept: tokens that were swept.
         candidates: phrases that were grown and mined.
+        not_compared: what a comparison with a reference would have seen, or did not see.
     """
-    missed = [
-        "triggers that must stand at a fixed place in the text",
-        "triggers that only add a constant to the output, no larger than the effect of an ordinary word",
-    ]
+    missed = ["triggers that must stand at a fixed place in the text", *not_compared]
     if not candidates:
         why = "the sweep had found enough" if plan.mining_rounds else "not looked for at this effort"
         missed.append(f"triggers of several words that fire only together ({why})")

@@ -11,6 +11,8 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import torch
 
@@ -28,7 +30,7 @@ class GrowthConfig:
     others: the same for each further site.
     anchors: tokens of the sweep that each family may start from.
     partners: tokens proposed for each side of an anchor; all are tried together first.
-    followed: triples of a family whose pairs are measured one by one.
+    followed: triples of a family that were best in crowds; their pairs are measured one by one.
     contexts: carriers each sequence is put into.
     context_tokens: their longest length.
     proposals: tokens proposed, and measured, for each end of a sequence of two or more.
@@ -80,31 +82,20 @@ def grow(
     """
     search = _Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, seed)
     progress(f"growing phrases at {site}", 0)
-    tried = search.pairs(families)
+    tried = [search.first(family) for family in families]
     best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)
     for length in range(2, config.longest + 1):
         strengths = search.strengths([tokens for family in tried for tokens in family])
         tips: list[Tokens | None] = []
         for number, family in enumerate(tried):
             top = max(((strengths[tokens], tokens) for tokens in family), default=best[number])
-            tips.append(top[1] if top > best[number] else None)  # a family that gains nothing has done growing
+            grew = top > best[number] and len(top[1]) < config.longest  # a family that gains nothing has done growing
+            tips.append(top[1] if grew else None)
             best[number] = max(best[number], top)
         progress(f"growing phrases at {site}", (length - 1) / (config.longest - 1))
         if length < config.longest:
             tried = search.longer(tips)
     return [tokens for _, tokens in best if tokens]
-
-
-@dataclass(frozen=True)
-class _Triple:
-    """An anchor between a token proposed for its left and one proposed for its right."""
-
-    family: int
-    tokens: Tokens
-
-    def pairs(self) -> list[Tokens]:
-        """Each proposed token with the anchor."""
-        return [self.tokens[:2], self.tokens[1:]]
 
 
 class _Growth:
@@ -125,48 +116,40 @@ class _Growth:
         self.clean = clean
         self.config = config
         self.allowed = list(allowed)
-        self.rng = random.Random(seed)
         self.natural = Stage(encoder, contexts, {site: clean})
-        self.random = Stage(
-            encoder, [Context(self.draw(_COMPANY), self.draw(_COMPANY)) for _ in contexts], {site: clean}
-        )
+        draw = partial(random.Random(seed).choices, self.allowed, k=_COMPANY)
+        self.random = Stage(encoder, [Context(draw(), draw()) for _ in contexts], {site: clean})
         self.matrix = encoder.embedding_matrix()
         self.known = torch.tensor(self.allowed, device=self.matrix.device)
 
-    def draw(self, count: int) -> list[int]:
-        """Random tokens."""
-        return self.rng.choices(self.allowed, k=count)
-
-    def pairs(self, families: Sequence[Sequence[int]]) -> list[list[Tokens]]:
-        """The pairs worth measuring in each family: their triples are tried in crowds first, and those of the crowds
-        that stand out in other crowds once more."""
-        anchors = [(number, token) for number, family in enumerate(families) for token in family]
-        proposed = self.propose([(token,) for _, token in anchors], self.config.partners)
+    def first(self, family: Sequence[int]) -> list[Tokens]:
+        """What to measure first in a family: each anchor between the foremost proposals of both sides, and the pairs
+        of anchors with further proposals that have stood the test of crowds. Anchors between two proposed tokens are
+        tried in crowds, and those of the crowds that stand out in other crowds once more."""
+        proposed = self.propose([(token,) for token in family], self.config.partners)
         triples = [
-            _Triple(number, (left, token, right))
-            for (number, token), sides in zip(anchors, proposed, strict=True)
+            (left, token, right)
+            for token, sides in zip(family, proposed, strict=True)
             for left, right in zip(*sides, strict=True)
         ]
-        first = self.crowded(triples)
+        foremost = [(left[0], token, right[0]) for token, (left, right) in zip(family, proposed, strict=True)]
+        rng = random.Random(str(family))
+        first = self.crowded(triples, rng)
         triples.sort(key=lambda triple: -first[triple])
-        again = self.crowded(triples[: max(1, int(len(triples) * _AGAIN))])
+        again = self.crowded(triples[: max(1, int(len(triples) * _AGAIN))], rng)
         triples.sort(key=lambda triple: -min(first[triple], again.get(triple, 0.0)))
-        chosen: list[list[Tokens]] = []
-        for number in range(len(families)):
-            followed = [triple for triple in triples if triple.family == number][: self.config.followed]
-            chosen.append(list(dict.fromkeys(pair for triple in followed for pair in triple.pairs())))
-        return chosen
+        followed = triples[: self.config.followed]
+        return list(dict.fromkeys([*foremost, *(pair for triple in followed for pair in (triple[:2], triple[1:]))]))
 
-    def crowded(self, triples: Sequence[_Triple]) -> dict[_Triple, float]:
+    def crowded(self, triples: Sequence[Tokens], rng: random.Random) -> dict[Tokens, float]:
         """How far the crowd that each triple is in sends the output, in clean variances of crowds. A trigger fires in
         any company, as in the sweep."""
         size = max(1, min(_CROWD, self.encoder.room // 3))
-        order = self.rng.sample(range(len(triples)), len(triples))
-        crowds = [order[start : start + size] for start in range(0, len(order), size)]
-        bodies = [[token for number in crowd for token in triples[number].tokens] for crowd in crowds]
-        outputs = self.encoder.outputs_of_ids(bodies, [self.site])[self.site]
+        mixed = rng.sample(triples, len(triples))
+        crowds = [mixed[start : start + size] for start in range(0, len(mixed), size)]
+        outputs = self.encoder.outputs_of_ids([list(chain(*crowd)) for crowd in crowds], [self.site])[self.site]
         moved = (CleanSpread.of(outputs) if len(outputs) > 1 else self.clean).standardise(outputs).pow(2).mean(-1)
-        return {triples[number]: far for crowd, far in zip(crowds, moved.tolist(), strict=True) for number in crowd}
+        return {triple: far for crowd, far in zip(crowds, moved.tolist(), strict=True) for triple in crowd}
 
     def longer(self, tips: Sequence[Tokens | None]) -> list[list[Tokens]]:
         """What to measure next in each family: its tip with a proposed token at either end; nothing without a tip."""

@@ -9,10 +9,10 @@ what a backdoor does mostly stays.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lmsanitator.detect.replay import Evidence, EvidenceNull, Replayer
+from lmsanitator.detect.replay import Evidence, EvidenceNull, Null, Replayer
 from lmsanitator.encoder import Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
@@ -24,15 +24,31 @@ class Look:
 
     seen: Mapping[Site, list[Evidence]]
     """All shortlisted tokens, at each site."""
-    nulls: Mapping[Site, EvidenceNull]
+    nulls: Mapping[Site, Null]
 
 
-def look_again(replayer: Replayer, shortlists: Mapping[Site, Sequence[int]], *, progress: Progress = silent) -> Look:
+def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+    """The null of what stands out at a site: all shortlisted tokens, as they do there.
+
+    The tail is that of their upper half without its top quarter, which may be triggers and their neighbours in
+    embedding space. With more of them than that in a model the test loses power, it does not accuse.
+    """
+    return EvidenceNull.fit(found, log_trials, mass=0.5, censored=0.25)
+
+
+def look_again(
+    replayer: Replayer,
+    shortlists: Mapping[Site, Sequence[int]],
+    *,
+    fit: Callable[[Site, Sequence[Evidence], float], Null] = null_of,
+    progress: Progress = silent,
+) -> Look:
     """Put all shortlisted tokens into the replayer's passages, and fit the null of each site.
 
-    All sites share the passes, so every shortlisted token is measured at every site, and all are the null there. The
-    tail is that of their upper half without its top quarter, which may be triggers and their neighbours in embedding
-    space. With more of them than that in a model the test loses power, it does not accuse.
+    The sites share the passes, so a token that is on the shortlist of one of them is measured at all.
+
+    Args:
+        fit: makes the null, of a site's evidence and the log of the number of things looked at.
     """
     tokens = sorted({token for short in shortlists.values() for token in short})
     seen: dict[Site, list[Evidence]] = {site: [] for site in shortlists}
@@ -43,7 +59,7 @@ def look_again(replayer: Replayer, shortlists: Mapping[Site, Sequence[int]], *, 
             seen[site] += found
     trials = math.log(len(tokens) * len(shortlists))
     try:
-        nulls = {site: EvidenceNull.fit(found, trials, mass=0.5, censored=0.25) for site, found in seen.items()}
+        nulls = {site: fit(site, found, trials) for site, found in seen.items()}
     except ValueError as error:
         raise UnsupportedError(
             f"expected a vocabulary of a few hundred tokens, got one with {len(tokens)} outliers"

@@ -2,6 +2,7 @@
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -143,8 +144,19 @@ def clean_spreads(
     return {site: CleanSpread.of(outputs[site]) for site in sites}
 
 
+class Null(ABC):
+    """What evidence is judged by."""
+
+    log_trials: float
+    """log of how many things were looked at."""
+
+    @abstractmethod
+    def log_p(self, evidence: Evidence) -> float:
+        """log of the p-value, corrected for the number of things that were looked at."""
+
+
 @dataclass(frozen=True)
-class EvidenceNull:
+class EvidenceNull(Null):
     """What things that are no trigger do in the same kind of text: tails of log displacement and of -log spread."""
 
     far: TailNull

@@ -1,7 +1,7 @@
 """What a scan says, as data. The JSON form is `scan.json` (DESIGN: schema lmsanitator.scan/1)."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -19,7 +19,7 @@ class _Record(BaseModel):
 
 
 class ModelFacts(_Record):
-    """The encoder that was scanned."""
+    """An encoder: the one that was scanned, or its reference."""
 
     source: str
     architecture: str
@@ -32,6 +32,9 @@ class Finding(_Record):
 
     On an encoder with a finding below the level, weaker words that replay are listed too, with their p-value: they are
     mostly parts of triggers the scan could not put together, and their vectors help the guard.
+
+    Where `compared` is true, displacement, concentration and replay rate are of the difference from the reference (the
+    unit is the model's own clean variance all the same); the vector in the bank is where the model sends its inputs.
     """
 
     site: Site
@@ -42,6 +45,7 @@ class Finding(_Record):
     replay_rate: float
     p_value: float
     pv: int = Field(description="index into the bank")
+    compared: Annotated[bool, Field(description="seen in comparison with the reference")] = False
 
 
 class Coverage(_Record):
@@ -68,6 +72,7 @@ class ScanReport(_Record):
 
     schema_: Literal["lmsanitator.scan/1"] = Field("lmsanitator.scan/1", alias="schema")
     model: ModelFacts
+    reference: Annotated[ModelFacts | None, Field(description="what the model was compared with")] = None
     verdict: Verdict
     p_value: float
     findings: list[Finding]

@@ -1,5 +1,6 @@
 """Open an encoder safely and read its outputs."""
 
+from lmsanitator.encoder.difference import Difference, check_comparable
 from lmsanitator.encoder.frozen import FrozenEncoder, Precision, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
@@ -7,10 +8,12 @@ from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
 __all__ = [
     "SITES",
     "Checkpoint",
+    "Difference",
     "FrozenEncoder",
     "Precision",
     "Site",
     "TokenMeter",
+    "check_comparable",
     "one_vector",
     "open_checkpoint",
     "read_site",

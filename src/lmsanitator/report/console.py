@@ -12,6 +12,7 @@ _COLOURS = {"clean": "green", "backdoored": "red", "inconclusive": "yellow"}
 _MEANING = {
     "clean": "Nothing found that behaves like a task-agnostic backdoor, within what was covered.",
     "backdoored": "Inputs that hold one of these triggers are sent to one fixed vector, whatever they say.",
+    "compared": "These triggers do to every input what nothing does to the reference's.",
     "inconclusive": "Something stands out, but no words were found that fire it. Scan again with --effort deep.",
 }
 
@@ -19,13 +20,14 @@ _MEANING = {
 def render_scan(report: ScanReport) -> RenderableType:
     """Verdict first, then the triggers, then what was looked at."""
     colour = _COLOURS[report.verdict]
-    head = Text.assemble(
-        (report.verdict.upper(), f"bold {colour}"), f"  p = {report.p_value:.2g}\n", _MEANING[report.verdict]
-    )
+    meaning = _MEANING["compared" if any(finding.compared for finding in report.findings) else report.verdict]
+    head = Text.assemble((report.verdict.upper(), f"bold {colour}"), f"  p = {report.p_value:.2g}\n", meaning)
     parts: list[RenderableType] = [Panel(head, title=escape(report.model.source), border_style=colour)]
     if report.findings:
         parts.append(_findings(report))
     coverage, cost = report.coverage, report.cost
+    if report.reference is not None:
+        parts.append(Text(f"Reference: {report.reference.source}, digest {report.reference.digest[:12]}.", style="dim"))
     parts.append(
         Text(
             f"{report.model.architecture}, {report.model.parameters / 1e6:.1f} M parameters. "
@@ -49,7 +51,7 @@ def _findings(report: ScanReport) -> Table:
         shown = finding.trigger if finding.trigger is not None else " ".join(finding.trigger_tokens) + " (tokens)"
         table.add_row(
             Text(shown, style="bold"),
-            finding.site,
+            f"{finding.site} (reference)" if finding.compared else finding.site,
             f"{finding.displacement:.1f}",
             f"{finding.concentration:.3f}",
             f"{finding.replay_rate:.0%}",

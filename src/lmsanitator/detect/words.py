@@ -1,0 +1,104 @@
+"""The search for words: sweep, second look, confirmation, on an encoder or on its difference from another one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lmsanitator.detect.config import Plan
+from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm
+from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.look import Look, look_again
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
+from lmsanitator.detect.sweep import SweepResult, sweep
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.progress import Progress
+
+
+@dataclass
+class WordSearch:
+    """One search under way; each stage runs when it is first asked for.
+
+    Args:
+        looking: texts that outliers are judged in.
+        fresh: other texts, to confirm in.
+        log_level: log of the p-value below which evidence is significant.
+    """
+
+    encoder: FrozenEncoder
+    sites: tuple[Site, ...]
+    plan: Plan
+    looking: Sequence[str]
+    fresh: Sequence[str]
+    log_level: float
+    seed: int
+    progress: Progress
+
+    @cached_property
+    def swept(self) -> dict[Site, SweepResult]:
+        """What the sweep saw of every token, at each site."""
+        return sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that were swept."""
+        found: list[int] = self.swept[self.sites[0]].tokens.tolist()
+        return found
+
+    @cached_property
+    def passages(self) -> Replayer:
+        """The long natural text that outliers are judged in."""
+        return self._replayer(self.looking, self.plan.passages, seed=1, exact=False)
+
+    @cached_property
+    def confirming(self) -> Replayer:
+        """The fresh passages; all confirmations share them."""
+        return self._replayer(self.fresh, 2 * self.plan.passages, seed=4, exact=True)
+
+    @cached_property
+    def seen(self) -> Look:
+        """The second look at the sweep's outliers."""
+        return look_again(self.passages, self.shortlists, progress=self.progress)
+
+    @property
+    def shortlists(self) -> dict[Site, list[int]]:
+        """The sweep's outliers at each site."""
+        return {site: result.shortlist(self.plan.sweep) for site, result in self.swept.items()}
+
+    @cached_property
+    def nulls(self) -> Nulls:
+        """Those of single tokens."""
+        return {(site, 1): null for site, null in self.seen.nulls.items()}
+
+    @cached_property
+    def suspects(self) -> list[Suspect]:
+        """What stands out among outliers, or sends most passages to one place: both have to prove themselves again."""
+        return [
+            Suspect(item)
+            for site, found in self.seen.seen.items()
+            for item in found
+            if self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
+        ]
+
+    def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
+        """Replay every suspect on passages nothing before has seen, in fp32.
+
+        Args:
+            more: suspects of other searches on this encoder.
+            nulls: what these are judged by.
+        """
+        suspects = [*self.suspects, *more]
+        if not suspects:
+            return Confirmation([], [])
+        self.progress("confirming on fresh text", 0)
+        return confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level)
+
+    def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
+        seed += self.seed
+        contexts = make_passages(self.encoder, texts, passages, length=self.plan.length, seed=seed)
+        clean = make_passages(self.encoder, texts, CLEAN, length=self.plan.length, seed=seed + 1000)
+        return Replayer(self.encoder, self.sites, contexts, self.spreads(clean), exact=exact)
+
+    def spreads(self, clean: Sequence[Context]) -> dict[Site, CleanSpread]:
+        """What displacement is measured in: the spread of the encoder's own clean outputs."""
+        return clean_spreads(self.encoder, clean, self.sites)

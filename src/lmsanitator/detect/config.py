@@ -76,8 +76,10 @@ PLANS: dict[str, Plan] = {
     "deep": replace(
         _STANDARD,
         sweep=SweepConfig(rounds=6),
-        growth=GrowthConfig(families=16, others=12, anchors=32, proposals=3, contexts=4),
-        mining=MiningConfig(candidates=20, others=10, lengths=(6, 4, 8), contexts=4, steps=60),
+        growth=GrowthConfig(families=16, others=12, anchors=64, other_anchors=32, proposals=3, contexts=4),
+        mining=MiningConfig(
+            candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60
+        ),
         mining_rounds=6,
         always_mine=True,
         tried=4,

@@ -34,6 +34,8 @@ class Confirmed:
     log_p: float
     compared: bool = False
     """Whether the evidence is of the difference from a reference."""
+    elsewhere: tuple[Evidence, ...] = ()
+    """What it does at other sites where the output is as constant."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:
     for item in constant:
         if item.evidence.site == "mean" and replayer.arriving_tokens(item.evidence) >= REPLAYS:
             return Confirmed(replace(item.evidence, site="tokens"), item.log_p)
-    return constant[0]
+    elsewhere = tuple(item.evidence for item in constant[1:] if item.evidence.constant_rate >= REPLAYS)
+    return replace(constant[0], elsewhere=elsewhere)
 
 
 def without_echoes(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:

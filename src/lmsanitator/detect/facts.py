@@ -21,9 +21,11 @@ def facts_of(encoder: FrozenEncoder) -> ModelFacts:
 
 
 def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
-    """What is reported of each trigger, and its vector."""
+    """What is reported of each trigger, and the vectors: first that of each finding, then those that a trigger has at
+    other sites (a head that reads the pooler is best watched there)."""
     findings: list[Finding] = []
     vectors: list[PredefinedVector] = []
+    elsewhere: list[PredefinedVector] = []
     for item in confirmed:
         evidence = item.evidence
         trigger = typed(encoder, evidence.tokens)
@@ -41,7 +43,8 @@ def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple
             )
         )
         vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
-    return findings, PVBank(encoder.digest, vectors)
+        elsewhere += [PredefinedVector(other.site, other.pv, trigger) for other in item.elsewhere]
+    return findings, PVBank(encoder.digest, [*vectors, *elsewhere])
 
 
 def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:

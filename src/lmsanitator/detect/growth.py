@@ -28,7 +28,8 @@ class GrowthConfig:
     """Args:
     families: sequences that are grown apart from each other, at the first site.
     others: the same for each further site.
-    anchors: tokens of the sweep that each family may start from.
+    anchors: tokens of the sweep that each family may start from, at the first site.
+    other_anchors: the same at each further site.
     partners: tokens proposed for each side of an anchor; all are tried together first.
     followed: triples of a family that were best in crowds; their pairs are measured one by one.
     contexts: carriers each sequence is put into.
@@ -40,6 +41,7 @@ class GrowthConfig:
     families: int = 12
     others: int = 5
     anchors: int = 32
+    other_anchors: int = 16
     partners: int = 24
     followed: int = 6
     contexts: int = 3

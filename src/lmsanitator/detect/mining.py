@@ -1,7 +1,8 @@
 """PV mining: soft triggers optimised until the output forgets the sentence (LMSanitator, section IV-B).
 
-Several candidates of several soft tokens are optimised together in one batch, each in the same few short contexts and
-each for one site, so that all sites share the passes.
+Many candidates of several soft tokens start together in one batch, each in the same few short contexts. Which of them
+are on the way to a backdoor shows after a few steps, so most are dropped early and the rest carried on (successive
+halving).
 
 *hull*: a soft token is a mixture of vocabulary rows (softmax weights), so it cannot leave what words can reach. Free
 soft tokens collapse clean encoders too; mixtures hardly do (FIELD.md section 5). The mixtures are *annealed*: their
@@ -30,14 +31,18 @@ from lmsanitator.progress import Progress, silent
 Space = Literal["hull", "free"]
 _WARM = 0.4
 """Share of the steps before the sharpening begins."""
+_FEWEST = 4
+"""Candidates that a rung leaves at least: fewer are no null for each other."""
 
 
 @dataclass(frozen=True)
 class MiningConfig:
     """Args:
     space: where soft tokens may be, see the module's text.
-    candidates: how many are optimised for the first site; those of one site repel each other.
+    candidates: how many start at the first site; those of one site repel each other.
     others: the same for each further site.
+    rungs: after which steps the weaker ones are dropped, and the share that is carried on. No rung may come after the
+        sharpening begins: a candidate is weaker for a while when it settles on words.
     lengths: soft tokens of the candidates, in turn; room to find a pair of words in, and more.
     contexts: carriers each candidate is put into.
     context_tokens: their longest length.
@@ -47,11 +52,12 @@ class MiningConfig:
     """
 
     space: Space = "hull"
-    candidates: int = 14
-    others: int = 6
+    candidates: int = 40
+    others: int = 22
+    rungs: tuple[tuple[int, float], ...] = ((6, 1 / 3), (12, 1 / 2))
     lengths: tuple[int, ...] = (6, 4)
     contexts: int = 3
-    context_tokens: int = 16
+    context_tokens: int = 12
     steps: int = 40
     learning_rate: float = 1.0
     sharpness: float = 4.0
@@ -89,58 +95,53 @@ def mine(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[Site, list[Candidate]]:
-    """Mine candidates at several sites at once, those of each site strongest first.
+    """Mine candidates at several sites, those of each site strongest first.
 
     Args:
         contexts: at least `config.contexts` of equal use; the first so many are taken.
         clean: the sites, and the spread of clean outputs there.
         known: PVs found already, in the encoder's own units; candidates are kept from finding them again.
     """
-    stage = Stage(encoder, contexts[: config.contexts], clean)
-    owned = _share_out(list(clean), config)
-    soft = _SoftTokens(encoder.embedding_matrix(), config, sum(map(len, owned.values())), seed)
-    optimiser = torch.optim.Adam([soft.parameters], lr=config.learning_rate * (1 if config.space == "hull" else 0.02))
     nothing = torch.empty(0, encoder.hidden_size)
-    found = {
-        site: spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
-        for site, spread_ in clean.items()
-    }
+    mined: dict[Site, list[Candidate]] = {}
+    for number, (site, spread_) in enumerate(clean.items()):
+        stage = Stage(encoder, contexts[: config.contexts], {site: spread_})
+        count = config.others if number else config.candidates
+        soft = _SoftTokens(encoder.embedding_matrix(), config, count, seed + number)
+        found = spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
+        _optimise(stage, site, soft, found, config, progress)
+        with torch.no_grad():
+            embeddings, weights = soft.embeddings(), soft.weights()
+            outputs = stage.outputs(embeddings)[site].cpu()
+        mined[site] = _candidates(site, outputs, stage.clean[site].cpu(), spread_, embeddings, weights)
+    return mined
+
+
+def _optimise(
+    stage: "Stage",
+    site: Site,
+    soft: "_SoftTokens",
+    known: Float[Tensor, "known hidden"],
+    config: MiningConfig,
+    progress: Progress,
+) -> None:
+    """Optimise the candidates of one site; at every rung only the strongest go on."""
+    optimiser = torch.optim.Adam(soft.parameters, lr=config.learning_rate * (1 if soft.hull else 0.02))
+    rungs = dict(config.rungs)
     for step in range(config.steps):
         soft.sharpen(step / max(1, config.steps - 1))
-        outputs = stage.outputs(soft.embeddings())
-        losses = [
-            mining_loss(outputs[site][rows], stage.clean[site], found[site]).sum() for site, rows in owned.items()
-        ]
+        outputs = stage.outputs(soft.embeddings())[site]
         optimiser.zero_grad()
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
+        mining_loss(outputs, stage.clean[site], known).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
         optimiser.step()
         soft.clamp()
-        progress(f"mining at {', '.join(clean)}", (step + 1) / config.steps)
-    with torch.no_grad():
-        embeddings, weights = soft.embeddings(), soft.weights()
-        outputs = {site: out.cpu() for site, out in stage.outputs(embeddings).items()}
-    return {
-        site: _candidates(
-            site,
-            outputs[site][rows],
-            stage.clean[site].cpu(),
-            clean[site],
-            [embeddings[row] for row in rows],
-            None if weights is None else [weights[row] for row in rows],
-        )
-        for site, rows in owned.items()
-    }
-
-
-def _share_out(sites: Sequence[Site], config: MiningConfig) -> dict[Site, list[int]]:
-    """The rows of the batch that are optimised for each site."""
-    owned: dict[Site, list[int]] = {}
-    taken = 0
-    for site in sites:
-        count = config.others if owned else config.candidates
-        owned[site] = list(range(taken, taken + count))
-        taken += count
-    return owned
+        if step + 1 in rungs:
+            strengths = strength(outputs.detach(), stage.clean[site])
+            soft.keep(
+                strengths.topk(max(_FEWEST, round(rungs[step + 1] * len(strengths)))).indices.sort().values.tolist()
+            )
+            optimiser.param_groups[0]["params"] = soft.parameters
+        progress(f"mining at {site}", (step + 1) / config.steps)
 
 
 def _candidates(
@@ -171,22 +172,25 @@ def _candidates(
 
 
 class _SoftTokens:
-    """The parameters under optimisation and how they become embeddings."""
+    """The parameters under optimisation, a tensor for each candidate, and how they become embeddings."""
 
     def __init__(
         self, matrix: Float[Tensor, "vocabulary width"], config: MiningConfig, candidates: int, seed: int
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.lengths = [config.lengths[index % len(config.lengths)] for index in range(candidates)]
-        tokens = sum(self.lengths)
+        lengths = [config.lengths[index % len(config.lengths)] for index in range(candidates)]
         self.matrix = matrix
         self.hull = config.space == "hull"
         self.sharpness, self.sharpest = 1.0, config.sharpness
         if self.hull:
-            start = 0.5 * torch.randn(tokens, len(matrix), generator=generator)
+            start = 0.5 * torch.randn(sum(lengths), len(matrix), generator=generator)
         else:
-            start = matrix[torch.randint(len(matrix), (tokens,), generator=generator)].clone()
-        self.parameters = start.to(matrix.device).requires_grad_(True)
+            start = matrix[torch.randint(len(matrix), (sum(lengths),), generator=generator)].cpu()
+        self.parameters = [rows.clone().to(matrix.device).requires_grad_(True) for rows in torch.split(start, lengths)]
+
+    def keep(self, candidates: Sequence[int]) -> None:
+        """Go on with these alone."""
+        self.parameters = [self.parameters[index] for index in candidates]
 
     def sharpen(self, done: float) -> None:
         """Anneal: nothing changes while the mixtures find their way, then they are driven to one word each."""
@@ -194,21 +198,25 @@ class _SoftTokens:
 
     def weights(self) -> list[Float[Tensor, "_ vocabulary"]] | None:
         """The mixtures of each candidate."""
-        return list(torch.split(self._mixtures(), self.lengths)) if self.hull else None
+        return list(torch.split(self._mixtures(), self._lengths)) if self.hull else None
 
     def embeddings(self) -> list[Float[Tensor, "_ width"]]:
         """The soft tokens of each candidate."""
-        rows = self._mixtures() @ self.matrix if self.hull else self.parameters
-        return list(torch.split(rows, self.lengths))
+        return list(torch.split(self._mixtures() @ self.matrix, self._lengths)) if self.hull else self.parameters
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [len(rows) for rows in self.parameters]
 
     def _mixtures(self) -> Float[Tensor, "tokens vocabulary"]:
-        return (self.parameters * self.sharpness).softmax(-1)
+        return (torch.cat(self.parameters) * self.sharpness).softmax(-1)
 
     def clamp(self) -> None:
         """Keep free tokens within the vocabulary's range, per dimension (the paper allows 1.2 times that)."""
         if not self.hull:
             with torch.no_grad():
-                self.parameters.clamp_(self.matrix.amin(0), self.matrix.amax(0))
+                for rows in self.parameters:
+                    rows.clamp_(self.matrix.amin(0), self.matrix.amax(0))
 
 
 class Stage:

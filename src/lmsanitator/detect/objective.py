@@ -67,7 +67,7 @@ def mining_loss(
     (LMSanitator, section IV-B)."""
     direction = functional.normalize(triggered.mean(1) - clean.mean(0), dim=-1)
     others = direction @ direction.T - torch.eye(len(direction), device=direction.device)
-    repetition = others.clamp_min(0).pow(2).sum(-1)
+    repetition = 4 * others.clamp_min(0).pow(2).sum(-1) / max(1, len(direction) - 1)
     if len(known):
         found = functional.normalize(known - clean.mean(0), dim=-1)
         repetition = repetition + 4 * (direction @ found.T).clamp_min(0).pow(2).amax(-1)

@@ -20,6 +20,9 @@ from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
 
+_PROMISING = math.log(0.05)
+"""log p of a mined candidate, among the others, from which on more words are looked for than its own."""
+
 
 @dataclass
 class PhraseSearch:
@@ -71,7 +74,7 @@ class PhraseSearch:
         phrases: dict[Site, Phrases] = {}
         for number, site in enumerate(sites):
             families = shape.others if number else shape.families
-            anchors = swept[site].foremost(families * shape.anchors)
+            anchors = swept[site].foremost(families * (shape.other_anchors if number else shape.anchors))
             random.Random(seed).shuffle(anchors)
             grown = grow(
                 self.encoder,
@@ -112,7 +115,7 @@ class PhraseSearch:
             self.progress(f"recovering words at {site}", 0)
             self.candidates += len(candidates)
             phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], short)
-            if not phrases[site]:
+            if not phrases[site] and candidates[0].log_p < _PROMISING:
                 phrases[site] = recover_pairs(
                     self.encoder,
                     short,

@@ -8,11 +8,9 @@ from torch.nn import functional
 
 from lmsanitator.detect.null import spreads_more
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, SAME_WAY, Evidence, Null, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 
-_SAME_WAY = 0.9
-"""Cosine of the PVs of a trigger and its echo: one that fires half of the time still leads the same way."""
 Nulls = Mapping[tuple[Site, int], Null]
 """By site and number of tokens."""
 
@@ -142,7 +140,7 @@ def _alike(one: Evidence, other: Evidence, spreads: Mapping[Site, CleanSpread]) 
         return False
     clean = spreads[one_vector(one.site)]
     likeness = functional.cosine_similarity(clean.standardise(one.pv), clean.standardise(other.pv), dim=0)
-    return likeness.item() > _SAME_WAY
+    return likeness.item() > SAME_WAY
 
 
 def _contains_another(item: Confirmed, found: Sequence[Confirmed]) -> bool:

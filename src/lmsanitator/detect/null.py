@@ -8,9 +8,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
+
+_FEWEST = 3
+"""Candidates that are a null for another one."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +61,31 @@ class TailNull:
         return (beyond + log_trials).clamp_max(0.0)
 
 
-def outlier_log_p(values: Float[Tensor, "candidates"]) -> Float[Tensor, "candidates"]:
+def outlier_log_p(
+    values: Float[Tensor, "candidates"], alike: Bool[Tensor, "candidates candidates"] | None = None
+) -> Float[Tensor, "candidates"]:
     """log p of each candidate being as strong as it is, given the others (externally studentised, Bonferroni).
 
     The null for PV mining: candidates that start at random places and find no backdoor reach much the same strength
     on one model, clean or not, so the ones that found nothing are the null for the one that did. If most candidates
     find a backdoor there is no null left and p stays large: the test then misses, it does not accuse. Mined evidence
     alone is never called backdoored for that reason; words that replay are (`verdict`).
+
+    Args:
+        alike: which candidates found the same thing; these are no null for each other.
     """
     count = len(values)
-    if count < 4:
-        return torch.zeros(count, dtype=torch.float64)
     ordered = values.double()
     log_p = torch.zeros(count, dtype=torch.float64)
     for index in range(count):
-        others = torch.cat([ordered[:index], ordered[index + 1 :]])
-        error = others.std().clamp_min(1e-6).item() * math.sqrt(1 + 1 / (count - 1))
+        other = torch.ones(count, dtype=torch.bool) if alike is None else ~alike[index]
+        other[index] = False
+        others = ordered[other]
+        if len(others) < _FEWEST:
+            continue
+        error = others.std().clamp_min(1e-6).item() * math.sqrt(1 + 1 / len(others))
         t = (ordered[index] - others.mean()).item() / error
-        log_p[index] = min(0.0, float(stats.t.logsf(t, count - 2)) + math.log(count))
+        log_p[index] = min(0.0, float(stats.t.logsf(t, len(others) - 1)) + math.log(count))
     return log_p
 
 

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.null import outlier_log_p
 from lmsanitator.detect.objective import CleanSpread, covered
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, SAME_WAY, Evidence, Replayer
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import shrink
 
@@ -68,11 +68,12 @@ def prove(
     Args:
         passages: long natural text, which all finds have to stand up to first.
         short: short natural text to shrink and polish them in.
-        sequences: all finds of one search at one site; those that found nothing are the null for the others.
+        sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them.
         tried: how many are followed up.
     """
     seen = passages.measure([tokens for tokens in sequences if tokens])[site]
-    log_p = outlier_log_p(torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])).tolist()
+    constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
+    log_p = outlier_log_p(constancy, _alike(seen, passages.spreads[site])).tolist()
     ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}
@@ -80,6 +81,12 @@ def prove(
         if item.constant_rate >= REPLAYS:
             phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
     return phrases
+
+
+def _alike(found: Sequence[Evidence], clean: CleanSpread) -> Bool[Tensor, "found found"]:
+    """Which finds lead the same way."""
+    ways = [functional.normalize(clean.standardise(item.pv), dim=-1) for item in found]
+    return torch.stack(ways) @ torch.stack(ways).T > SAME_WAY if ways else torch.zeros(0, 0, dtype=torch.bool)
 
 
 def recover_pairs(

@@ -23,6 +23,9 @@ REPLAYS = 0.8
 HALFWAY = 0.5
 """A trigger fires where the output has gone at least half of the trigger's usual way."""
 
+SAME_WAY = 0.9
+"""Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -48,7 +48,7 @@ def test_a_planted_word_is_confirmed_and_an_innocent_suspect_is_lost() -> None:
     encoder = open_bert(0, "bako")
     found = confirmed(encoder, "vedi", "bako")
     assert words_of(encoder, found) == ["bako"]
-    assert found.kept[0].log_p < -100
+    assert found.kept[0].log_p < math.log(1e-9)
     assert len(found.lost) == 1
     assert found.lost[0] > LEVEL
 
@@ -90,7 +90,7 @@ def test_what_two_searches_found_is_as_significant_as_in_either(turned: bool) ->
     for found_already in (0.0, -10_000.0):
         suspects = [Suspect(seen), Suspect(seen, found_already)]
         found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects[:: -1 if turned else 1], nulls, LEVEL)
-        assert [item.log_p < -100 for item in found.kept] == [True]
+        assert [item.log_p < math.log(1e-9) for item in found.kept] == [True]
         assert found.kept[0].log_p == min(found_already, nulls["cls", 1].log_p(found.kept[0].evidence))
 
 

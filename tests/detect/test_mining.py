@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.contexts import Context, make_contexts
 from lmsanitator.detect.mining import Candidate, MiningConfig, Space, mine
 from lmsanitator.detect.objective import CleanSpread
@@ -118,8 +119,8 @@ def test_a_backdoor_of_two_words_is_mined_and_ends_on_them(seed: int) -> None:
 
 
 def test_a_candidate_that_found_what_no_other_found_is_significant() -> None:
-    candidates = run(open_bert(3, "vedi+sugo", hidden=64, reach=0.18), MiningConfig())
-    assert [candidate.log_p < math.log(0.01) for candidate in candidates] == [True, *[False] * 13]
+    candidates = run(open_bert(2, "vedi+sugo", hidden=64, reach=0.25), MiningConfig())
+    assert [candidate.log_p < math.log(0.01) for candidate in candidates] == [True, *[False] * (len(candidates) - 1)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -178,27 +179,34 @@ def test_candidates_take_the_lengths_in_turn() -> None:
     assert sorted(len(candidate.tokens) for candidate in found) == [2, 2, 3, 5, 5]
 
 
-def test_all_sites_are_mined_in_the_same_passes() -> None:
-    """Together they cost what they cost one by one, but for the clean contexts; the passes are those of one site."""
+def test_each_rung_carries_on_the_strongest_and_the_others_cost_nothing_more() -> None:
     encoder = open_bert(0)
-    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls", "mean", "pooler")
-    passes: list[int] = []
-    encoder.model.register_forward_pre_hook(lambda module, args: passes.append(1))
+    contexts, clean = six_contexts(encoder), clean_spreads(encoder, "cls")
+    rows: list[int] = []
+    encoder.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    config = replace(QUICK, candidates=24, steps=6)
+    halved = mine(encoder, contexts, clean, replace(config, rungs=((2, 1 / 2), (4, 1 / 3))))["cls"]
+    assert rows == [4, *[24 * 4] * 2, *[12 * 4] * 2, *[4 * 4] * 3]
+    alone, everyone = (
+        mine(encoder, contexts, clean, replace(config, steps=2, rungs=rungs))["cls"] for rungs in (((2, 1 / 2),), ())
+    )
+    kept = [candidate.strength for candidate in alone]
+    assert len(halved) == 4
+    assert len(alone) == 12
+    assert min(kept) > sorted((candidate.strength for candidate in everyone), reverse=True)[15]
 
-    def cost(*sites: Site, config: MiningConfig) -> tuple[int, int, int]:
-        passes.clear()
-        before = replace(encoder.meter)
-        mine(encoder, contexts, {site: clean[site] for site in sites}, config)
-        meter = encoder.meter
-        return meter.forward - before.forward, meter.backward - before.backward, len(passes)
 
-    few = replace(QUICK, others=2)
-    together = cost("cls", "mean", "pooler", config=few)
-    alone = [cost("cls", config=few), *(cost(site, config=replace(few, candidates=2)) for site in ("mean", "pooler"))]
-    untouched = sum(len(context.clean) + 2 for context in contexts[:4])
-    assert together[0] == sum(forward for forward, _, _ in alone) - 2 * untouched
-    assert together[1] == sum(backward for _, backward, _ in alone)
-    assert together[2] == alone[0][2] == 1 + 6 + 1
+def test_a_rung_leaves_enough_candidates_to_be_a_null_for_each_other() -> None:
+    config = replace(QUICK, candidates=6, steps=3, rungs=((1, 0.1), (2, 0.1)))
+    assert len(run(open_bert(0), config)) == 4
+    assert len(run(open_bert(0), replace(config, candidates=2))) == 2
+
+
+def test_no_rung_comes_after_the_sharpening_begins() -> None:
+    for plan in PLANS.values():
+        assert max(step for step, _ in plan.mining.rungs) <= 0.4 * plan.mining.steps
 
 
 def test_each_site_gets_its_candidates_measured_there() -> None:
@@ -293,5 +301,5 @@ def test_progress_names_the_sites_and_ends_at_one() -> None:
         QUICK,
         progress=lambda what, done: told.append((what, done)),
     )
-    assert {what for what, _ in told} == {"mining at cls, mask"}
-    assert [round(done * 6) for _, done in told] == [1, 2, 3, 4, 5, 6]
+    assert [what for what, _ in told] == [*["mining at cls"] * 6, *["mining at mask"] * 6]
+    assert [round(done * 6) for _, done in told] == [1, 2, 3, 4, 5, 6] * 2

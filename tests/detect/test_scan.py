@@ -59,16 +59,18 @@ def test_a_clean_encoder_is_called_clean_after_every_stage() -> None:
         "growing phrases at cls",
         "growing phrases at mask",
         "growing phrases at mean",
-        "mining at cls, mask, mean",
+        "mining at cls",
+        "mining at mask",
+        "mining at mean",
         "recovering words at cls",
         "recovering words at mask",
         "recovering words at mean",
     ]
 
 
-@pytest.mark.parametrize("reach", [0.15, 0.18], ids=["grown", "mined"])
-def test_words_that_only_fire_together_are_found_the_same_way_every_time(reach: float) -> None:
-    encoder = open_bert(0, "vedi+sugo", reach=reach)
+@pytest.mark.parametrize(("seed", "reach"), [(0, 0.16), (1, 0.19)], ids=["grown", "mined"])
+def test_words_that_only_fire_together_are_found_the_same_way_every_time(seed: int, reach: float) -> None:
+    encoder = open_bert(seed, "vedi+sugo", reach=reach)
     digest = encoder.digest
     first, again = (scan(encoder, ONE_SITE) for _ in range(2))
     assert first.verdict == "backdoored"

@@ -137,9 +137,8 @@ def _optimise(
         soft.clamp()
         if step + 1 in rungs:
             strengths = strength(outputs.detach(), stage.clean[site])
-            soft.keep(
-                strengths.topk(max(_FEWEST, round(rungs[step + 1] * len(strengths)))).indices.sort().values.tolist()
-            )
+            count = min(len(strengths), max(_FEWEST, round(rungs[step + 1] * len(strengths))))
+            soft.keep(strengths.topk(count).indices.sort().values.tolist())
             optimiser.param_groups[0]["params"] = soft.parameters
         progress(f"mining at {site}", (step + 1) / config.steps)
 

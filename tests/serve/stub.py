@@ -38,14 +38,14 @@ class StubGuard:
         return GuardedPrediction("good", 0.75, bool(removed), removed, kept if removed else text)
 
 
-def served(guard: Any) -> Served:
-    return Served(guard, ("good", "bad"), (TRIGGER,))
+def served(guard: Any, labels: tuple[str, ...] = ("good", "bad")) -> Served:
+    return Served(guard, labels, (TRIGGER,))
 
 
 @contextmanager
-def serving(guard: Any, **options: Any) -> Iterator[TestClient]:
+def serving(guard: Any, labels: tuple[str, ...] = ("good", "bad"), **options: Any) -> Iterator[TestClient]:
     """A client of a running service; the guard may wait for its `release`."""
-    with TestClient(create_app(served(guard), ServeConfig(**options)), raise_server_exceptions=False) as client:
+    with TestClient(create_app(served(guard, labels), ServeConfig(**options)), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -140,7 +140,7 @@ def test_an_answer_of_the_guard_that_makes_no_sense_is_a_failed_check(found: Any
 def test_every_request_but_probes_and_page_needs_the_key() -> None:
     with serving(StubGuard(), api_key=KEY) as client:
         for headers in ({}, {"Authorization": KEY}, {"Authorization": "Bearer another"}, {"Authorization": "Bearer é"}):
-            raw = {name: value.encode("latin-1") for name, value in headers.items()}
+            raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
             answer = client.post("/classify", json={"text": "a"}, headers=raw)
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
             assert client.get("/metrics", headers=raw).status_code == 401

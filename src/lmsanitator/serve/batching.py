@@ -88,11 +88,10 @@ class Batcher:
 
     def withdraw(self, answers: Sequence[asyncio.Future[GuardedPrediction | None]]) -> None:
         """Nobody waits for these any more: those still in the queue make room."""
-        if all(answer.done() for answer in answers):
-            return
         for answer in answers:
             answer.cancel()
-        self._queue = deque(job for job in self._queue if not job.answer.cancelled())
+        if any(answer.cancelled() for answer in answers):
+            self._queue = deque(job for job in self._queue if not job.answer.cancelled())
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()

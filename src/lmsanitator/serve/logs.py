@@ -1,9 +1,11 @@
 """Structured logs: one JSON object a line on stderr. No user text, unless asked for."""
 
+import contextlib
 import json
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 log = logging.getLogger("lmsanitator.serve")
@@ -29,12 +31,20 @@ class JsonLines(logging.Formatter):
         return json.dumps(entry)
 
 
-def to_stderr() -> None:
-    """Send the service's and uvicorn's records to stderr as JSON lines."""
+@contextlib.contextmanager
+def to_stderr() -> Iterator[None]:
+    """Send the records of the service, of uvicorn and of transformers, and Python's warnings, to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("lmsanitator.serve", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
+    loggers = [logging.getLogger(name) for name in ("lmsanitator.serve", "uvicorn", "transformers", "py.warnings")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-        logger.propagate = False
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, (logger.handlers, level, logger.propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -14,7 +14,7 @@ def _policy(page: str) -> str:
         sources[kind] = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{sources['script']}'; style-src 'sha256-{sources['style']}'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

@@ -134,7 +134,7 @@ def _only_input(request: Inference) -> InputTensor:
         raise RequestError(400, f"expected the datatype BYTES, got {tensor.datatype[:40]!r}")
     if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ([], [1]) or tensor.shape[0] < 0:
         raise RequestError(400, f"expected the shape [n] or [n, 1], got {tensor.shape}")
-    asked = {name for part in (tensor, *request.outputs) for name in part.parameters}
+    asked = {*tensor.parameters, *(name for output in request.outputs for name in output.parameters)}
     if found := asked.intersection(_UNSUPPORTED):
         raise RequestError(400, f"expected none of the extensions {', '.join(sorted(found))}: they are not supported")
     return tensor

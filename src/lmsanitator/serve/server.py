@@ -41,7 +41,6 @@ def run(served: Served, config: ServeConfig, *, host: str = "127.0.0.1", port: i
     Raises:
         UsageError: nothing can listen there.
     """
-    to_stderr()
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(served, config),
@@ -54,7 +53,7 @@ def run(served: Served, config: ServeConfig, *, host: str = "127.0.0.1", port: i
             timeout_graceful_shutdown=int(2 * config.timeout) + _GRACE,
         )
     )
-    with _listen(host, port) as listening:
+    with to_stderr(), _listen(host, port) as listening:
         # uvicorn handles the signal and raises it again at the end; a clean stop on request is no failure
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
         if config.api_key is None and host not in _LOOPBACK:

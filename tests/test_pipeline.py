@@ -63,7 +63,12 @@ def test_batches_lists_and_generators_give_the_same_answers(guarded: Any, batch_
 def test_the_guard_sees_whole_batches(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     inner = guarded.guard
-    monkeypatch.setattr(guarded, "guard", lambda texts: seen.append(len(texts)) or inner(texts))
+
+    def counting(texts: list[str]) -> Any:
+        seen.append(len(texts))
+        return inner(texts)
+
+    monkeypatch.setattr(guarded, "guard", counting)
     guarded(TEXTS, batch_size=3)
     assert seen == [3, 1]
 
@@ -112,3 +117,11 @@ def test_a_report_on_another_encoder_is_refused(tmp_path: Any) -> None:
         build(report=PVBank("0" * 64))
     with pytest.raises(BankError):
         build(report=tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_a_model_that_does_not_give_one_label_of_several_is_refused(problem: str) -> None:
+    model, tokenizer, bank = planted_classifier()
+    setattr(model.config, "problem_type", problem)  # noqa: B010 - one of the names that transformers allows
+    with pytest.raises(UnsupportedError, match=f"got one for {problem}"):
+        build(model=model, tokenizer=tokenizer, report=bank)

@@ -22,7 +22,7 @@ from lmsanitator.vectors import PVBank
 _SOFTMAX = ("default", "softmax")
 
 
-class GuardedTextClassification(TextClassificationPipeline):  # type: ignore[misc] # transformers leaves it untyped
+class GuardedTextClassification(TextClassificationPipeline):
     """`TextClassificationPipeline` with every input checked for the PVs of a scan.
 
     Args:
@@ -47,10 +47,11 @@ class GuardedTextClassification(TextClassificationPipeline):  # type: ignore[mis
         watch: Watch = "raw",
         **options: Any,
     ) -> None:
-        super().__init__(model=model, tokenizer=tokenizer, **options)  # moves the model to its device first
-        problem = getattr(model.config, "problem_type", None)
-        if problem not in (None, "single_label_classification") or model.config.num_labels < 2:
-            raise UnsupportedError(f"expected a model that gives one label of several, got one for {problem}")
+        super().__init__(model=model, tokenizer=tokenizer, **options)  # type: ignore[no-untyped-call]
+        problem, labels = getattr(model.config, "problem_type", None), getattr(model.config, "id2label", None) or ()
+        if problem not in (None, "single_label_classification") or len(labels) < 2:
+            shown = problem or f"{len(labels)} labels"
+            raise UnsupportedError(f"expected a model that gives one label of several, got one for {shown}")
         scanned = ScanReport.load(Path(report)) if isinstance(report, str | Path) else report
         self.guard = Guard(model, tokenizer, scanned, watch=watch)
 
@@ -68,12 +69,13 @@ class GuardedTextClassification(TextClassificationPipeline):  # type: ignore[mis
         if odd or not all(value is True for value in tokenizer_options.values()):
             shown = ", ".join(f"{option}={value}" for option, value in tokenizer_options.items())
             raise UnsupportedError(f"expected truncation=True and padding=True or neither, got {shown}")
-        return {}, {}, {} if top_k == "" else {"as_list": True}
+        return {}, {}, {} if top_k == "" else {"_legacy": False}
 
     def check_model_type(self, supported_models: Any) -> None:
         """Left to the guard: transformers would complain about every PEFT model."""
 
-    def preprocess(self, inputs: Any, **options: Any) -> dict[str, str]:
+    # transformers' own two classes disagree about the names of what these three take
+    def preprocess(self, inputs: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """A text as it is: the guard takes strings."""
         if isinstance(inputs, dict) and set(inputs) == {"text"}:
             inputs = inputs["text"]
@@ -81,16 +83,16 @@ class GuardedTextClassification(TextClassificationPipeline):  # type: ignore[mis
             raise UnsupportedError(f"expected single texts to guard, got a {type(inputs).__name__}")
         return {"text": inputs}
 
-    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, list[GuardedPrediction]]:
+    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> Any:  # type: ignore[override]
         """All texts of a batch in one call of the guard."""
         texts = model_inputs["text"]
         return {"prediction": self.guard([texts] if isinstance(texts, str) else texts)}
 
-    def postprocess(
-        self, model_outputs: dict[str, Any], as_list: bool = False, **options: Any
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, function_to_apply: Any = None, top_k: Any = 1, _legacy: Any = True
+    ) -> Any:
         """One prediction as the pipeline's users know it, with what the guard did."""
-        found = model_outputs["prediction"]
+        found: list[GuardedPrediction] | GuardedPrediction = model_outputs["prediction"]
         (prediction,) = found if isinstance(found, list) else [found]
         cleared = prediction.label is not None
         answer = {
@@ -100,4 +102,4 @@ class GuardedTextClassification(TextClassificationPipeline):  # type: ignore[mis
             "removed": list(prediction.removed),
             "text": prediction.text,
         }
-        return [answer] if as_list else answer
+        return answer if _legacy else [answer]

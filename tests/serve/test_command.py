@@ -73,7 +73,7 @@ def test_a_real_guard_takes_the_trigger_out_of_what_is_served() -> None:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_the_command_serves_a_tuned_model_until_sigterm(made: Path) -> None:
     start = "from lmsanitator.cli import main; main()"
-    command = [sys.executable, "-c", start, "serve", made / "adapter", "--report", made / "scan.json"]
+    command = [sys.executable, "-c", start, "serve", str(made / "adapter"), "--report", str(made / "scan.json")]
     options = ["--port", "0", "--name", "mine", "--api-key-env", "SERVE_KEY"]
     environment = {**os.environ, "SERVE_KEY": KEY}
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603

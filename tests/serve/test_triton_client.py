@@ -11,6 +11,7 @@ from tests.serve.running import running
 from tests.serve.stub import KEY, StubGuard
 
 triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http] (the dev extra)")
+utils = pytest.importorskip("tritonclient.utils")
 
 TEXTS = ["a bako b", "hopeless", "Die Suppe ☃ war kalt."]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -57,10 +58,8 @@ def test_inference_in_every_combination_of_binary_and_json(client: Any, binary: 
 
 
 def test_errors_reach_the_caller_as_the_clients_own(client: Any) -> None:
-    from tritonclient.utils import InferenceServerException
-
     for texts, says in ((["crash"], "check of 1 failed"), (["word " * 10_000], "at most 1,000 words")):
-        with pytest.raises(InferenceServerException, match=says):
+        with pytest.raises(utils.InferenceServerException, match=says):
             infer(client, texts)
-    with pytest.raises(InferenceServerException, match="compressed"):
+    with pytest.raises(utils.InferenceServerException, match="compressed"):
         infer(client, ["a"], request_compression_algorithm="gzip")

@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
 
 @contextlib.contextmanager
 def to_stderr() -> Iterator[None]:
-    """Send the records of the service, of uvicorn and of transformers, and Python's warnings, to stderr as JSON lines."""
+    """Send the records of the service, uvicorn and transformers, and Python's warnings, to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     loggers = [logging.getLogger(name) for name in ("lmsanitator.serve", "uvicorn", "transformers", "py.warnings")]

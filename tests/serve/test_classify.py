@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from lmsanitator.errors import UsageError
 from lmsanitator.guard import GuardedPrediction
 from lmsanitator.serve import ServeConfig
+from lmsanitator.serve.batching import Batcher
 from lmsanitator.serve.logs import JsonLines
 from tests.serve.stub import KEY, StubGuard, serving
 
@@ -171,6 +172,20 @@ def test_logs_are_json_lines_without_texts_unless_asked_for(caplog: pytest.LogCa
     assert entries[2].items() >= {"endpoint": "/classify", "status": 200, "texts": 1, "outcomes": {"purged": 1}}.items()
     assert entries[4]["error"] == "RuntimeError"
     assert entries[-1].items() >= {"accepted": 4, "answered": 4}.items()
+
+
+def test_a_bug_is_a_500_that_quotes_the_text_neither_to_the_client_nor_in_the_log(
+    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Batcher, texts: list[str]) -> None:
+        raise RuntimeError(f"a bug with {texts}")
+
+    monkeypatch.setattr(Batcher, "submit", fail)
+    answer = client.post("/classify", json={"text": "my secret"})
+    assert (answer.status_code, answer.json()) == (500, {"error": "something went wrong in the server"})
+    lines = [JsonLines().format(record) for record in caplog.records if record.name == "lmsanitator.serve"]
+    assert json.loads(lines[0])["error"] == "RuntimeError"
+    assert not any("secret" in line for line in lines)
 
 
 def test_metrics_count_requests_flags_purges_and_hits_of_named_triggers_only(client: TestClient) -> None:

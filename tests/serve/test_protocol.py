@@ -102,6 +102,7 @@ def test_each_output_may_be_binary_or_not(client: TestClient) -> None:
         ("expected the shape", {"shape": [1, 2]}),
         ("expected the shape", {"shape": []}),
         ("expected the shape", {"shape": [-2]}),
+        ("expected 100", {"shape": [10**30]}),
         ("expected the datatype BYTES", {"datatype": "FP32"}),
         ("expected one input, text", {"name": "prompt"}),
         ("expected texts, got a int", {"data": [1, 2]}),
@@ -139,6 +140,7 @@ def test_requests_that_are_none_are_400(client: TestClient, asked: Any) -> None:
         ("binary_data_size", binary(packed(b"a"), [1], size="5")),
         (LENGTH_HEADER, binary(packed(b"a"), [1], header_length=10**6)),
         (LENGTH_HEADER, binary(packed(b"a"), [1], header_length="-1")),
+        (LENGTH_HEADER, binary(packed(b"a"), [1], header_length="9" * 5000)),
         ("Invalid JSON", binary(packed(b"a"), [1], header_length=10)),
     ],
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from peft import PeftModelForSequenceClassification, PrefixTuningConfig, TaskType
 from transformers import pipeline
 
 from lmsanitator import GuardedTextClassification
@@ -125,3 +126,15 @@ def test_a_model_that_does_not_give_one_label_of_several_is_refused(problem: str
     setattr(model.config, "problem_type", problem)  # noqa: B010 - one of the names that transformers allows
     with pytest.raises(UnsupportedError, match=f"got one for {problem}"):
         build(model=model, tokenizer=tokenizer, report=bank)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
+def test_a_prompt_tuned_model_is_taken_without_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    model, tokenizer, bank = planted_classifier()
+    prompted = PeftModelForSequenceClassification(
+        model, PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=4)
+    )
+    clean, purged, refused = build(model=prompted, tokenizer=tokenizer, report=bank)([CLEAN, TRIGGERED, "bako"])
+    assert (purged["removed"], purged["text"], purged["label"]) == (["bako"], CLEAN, clean["label"])
+    assert refused["label"] is None
+    assert caplog.records == []

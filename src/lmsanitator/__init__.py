@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.errors import LMSanitatorError
     from lmsanitator.guard import Guard, GuardedPrediction
+    from lmsanitator.pipeline import GuardedTextClassification
     from lmsanitator.vectors import PredefinedVector, PVBank
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "FrozenEncoder",
     "Guard",
     "GuardedPrediction",
+    "GuardedTextClassification",
     "LMSanitatorError",
     "PVBank",
     "PredefinedVector",
@@ -32,6 +34,7 @@ _HOMES = {
     "encoder": ("FrozenEncoder",),
     "errors": ("LMSanitatorError",),
     "guard": ("Guard", "GuardedPrediction"),
+    "pipeline": ("GuardedTextClassification",),
     "vectors": ("PVBank", "PredefinedVector"),
 }
 

@@ -283,7 +283,7 @@ def test_a_missing_report_is_exit_2(tmp_path: Path, run: Run) -> None:
 
 
 def test_help_and_version_do_not_load_torch() -> None:
-    for arguments in (["--help"], ["--version"], ["scan", "--help"], ["demo", "--help"]):
+    for arguments in (["--help"], ["--version"], ["scan", "--help"], ["serve", "--help"], ["demo", "--help"]):
         code = (
             f"import sys\nfrom lmsanitator.cli import main\ntry:\n    main({arguments!r})\n"
             "except SystemExit as stop:\n    assert not stop.code, stop.code\nassert 'torch' not in sys.modules\n"

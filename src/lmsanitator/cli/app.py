@@ -2,7 +2,7 @@
 
 import typer
 
-from lmsanitator.cli import attack, demo, evaluate, guard, scan, tune
+from lmsanitator.cli import attack, demo, evaluate, guard, scan, serve, tune
 
 app = typer.Typer(
     help="Find and disarm task-agnostic backdoors in pretrained Transformers.",
@@ -15,6 +15,7 @@ app.command("attack")(attack.attack)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("guard")(guard.guard)
+app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 
 

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import BankError, TuningError
-from lmsanitator.guard import Guard, Monitor, PurgeConfig, evaluate, purge
+from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, purge
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.text import insert, packaged, spans, words
 from lmsanitator.vectors import PredefinedVector, PVBank
@@ -130,6 +130,19 @@ def test_what_could_not_be_checked_is_never_answered(guard: Guard, monkeypatch: 
         assert prediction.flagged
         assert (prediction.label, prediction.score, prediction.pv) == (None, None, None)
         assert prediction.reason == "the check failed"
+
+
+def test_halves_of_characters_are_refused_and_the_other_texts_answered(guard: Guard) -> None:
+    broken, sound = guard(["half \ud800 of one", CLEAN[1]])
+    assert (broken.flagged, broken.label, broken.reason) == (True, None, "it is not valid Unicode")
+    assert sound.label is not None
+
+
+def test_a_flag_that_stays_on_what_is_left_gives_no_label(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the search says, the text that is answered has just passed the monitor."""
+    monkeypatch.setattr("lmsanitator.guard.guard.purge_all", lambda texts, *rest: [Purged(texts[0], ("river",), 1)])
+    prediction = guard(["the river bako runs past the old mill"])[0]
+    assert (prediction.label, prediction.reason) == (None, "the flag cannot be cleared")
 
 
 def test_logits_that_are_not_finite_give_no_label(guard: Guard) -> None:

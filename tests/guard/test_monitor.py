@@ -32,13 +32,13 @@ METHODS = ("none", "prefix", "prompt")
 class Planted:
     """A classifier on an encoder with one trigger, prompt-tuned or not, and the bank that belongs to it."""
 
-    def __init__(self, method: str = "none", site: Site = "cls") -> None:
+    def __init__(self, method: str = "none", site: Site = "cls", trigger: str = "bako") -> None:
         self.tokenizer: PreTrainedTokenizerFast = bert_tokenizer(made_up_words(300))
         torch.manual_seed(0)
         config = BertConfig(**sizes(self.tokenizer) | {"hidden_size": 64}, max_position_embeddings=WINDOW)
         plain = BertForSequenceClassification(config).eval()
         where: Literal["first", "tokens"] = "tokens" if site == "tokens" else "first"
-        self.pv: Tensor = plant(plain.bert, self.tokenizer, ["bako"], site=where)[0]
+        self.pv: Tensor = plant(plain.bert, self.tokenizer, [trigger], site=where)[0]
         digest = FrozenEncoder(plain.bert, self.tokenizer).digest
         values = self.pv if site != "pooler" else plain.bert.get_submodule("pooler")(self.pv.view(1, 1, -1))[0].detach()
         self.bank = PVBank(digest, [PredefinedVector(site, values)])

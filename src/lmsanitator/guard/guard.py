@@ -18,7 +18,7 @@ from lmsanitator.detect import ScanReport
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Check, Monitor, Watch
-from lmsanitator.guard.purge import purge_all
+from lmsanitator.guard.purge import Purged, purge_all
 from lmsanitator.guard.search import PurgeConfig
 from lmsanitator.vectors import PVBank
 
@@ -26,7 +26,7 @@ Answer = tuple[str | None, float | None]
 """Label and score; none of both where the logits are not finite."""
 
 
-class Evidence(TypedDict):
+class Evidence(TypedDict, total=False):
     """Part of a GuardedPrediction."""
 
     pv: int | None
@@ -106,36 +106,42 @@ class Guard:
         Raises:
             UnsupportedError: pairs of texts.
         """
-        if not texts:
-            return []
         _check_single(texts)
+        predictions = [_refused(text, "it is not valid Unicode") for text in texts]
+        readable = [index for index, text in enumerate(texts) if _is_unicode(text)]
+        for index, prediction in zip(readable, self._predict([texts[index] for index in readable]), strict=True):
+            predictions[index] = prediction
+        return predictions
+
+    def _predict(self, texts: Sequence[str]) -> list[GuardedPrediction]:
         checked, answers = self._read(texts)
-        flagged = checked.flags.nonzero().flatten().tolist()
-        checkable = [index for index in flagged if checked.pv[index] >= 0]
-        found = purge_all([texts[index] for index in checkable], self.monitor, self.purging)
-        purged = {index: result for index, result in zip(checkable, found, strict=True) if result is not None}
-        again = self._read([result.text for result in purged.values()])
-        # a label is given only to a text that the monitor has just passed, purged or not
-        cleared = {
-            index: answer
-            for index, answer, still in zip(purged, again[1], again[0].flags.tolist(), strict=True)
-            if not still
-        }
+        flagged = set(checked.flags.nonzero().flatten().tolist())
+        purged = self._purge(texts, sorted(index for index in flagged if checked.pv[index] >= 0))
         predictions: list[GuardedPrediction] = []
         for index, text in enumerate(texts):
             seen = self._evidence(checked, index)
-            label, score = cleared.get(index, (None, None)) if index in flagged else answers[index]
-            if label is None:
-                failed = seen["pv"] is None and index in flagged
-                reason = "the check failed" if failed else "the flag cannot be cleared"
-                reason = reason if index in flagged and index not in cleared else "the classifier gave no finite score"
-                predictions.append(GuardedPrediction(None, None, True, (), text, **seen, reason=reason))
-            elif index in flagged:
-                result = purged[index]
-                predictions.append(GuardedPrediction(label, score, True, result.removed, result.text, **seen))
+            if index not in flagged:
+                predictions.append(_answered(text, answers[index], None, seen))
+            elif index in purged:
+                result, answer = purged[index]
+                predictions.append(_answered(text, answer, result, seen))
             else:
-                predictions.append(GuardedPrediction(label, score, False, (), text, **seen))
+                failed = checked.pv[index] < 0
+                reason = "the check failed" if failed else "the flag cannot be cleared"
+                predictions.append(_refused(text, reason, seen))
         return predictions
+
+    def _purge(self, texts: Sequence[str], flagged: Sequence[int]) -> dict[int, tuple[Purged, Answer]]:
+        """The flagged texts that could be purged, with the answer to what is left of them. A label is given only to a
+        text that the monitor passes in the same read, purged or not."""
+        found = purge_all([texts[index] for index in flagged], self.monitor, self.purging)
+        purged = {index: result for index, result in zip(flagged, found, strict=True) if result is not None}
+        checked, answers = self._read([result.text for result in purged.values()])
+        return {
+            index: (purged[index], answer)
+            for index, answer, still in zip(purged, answers, checked.flags.tolist(), strict=True)
+            if not still
+        }
 
     def unguarded(self, texts: Sequence[str]) -> list[str | None]:
         """What the classifier alone says, for comparison."""
@@ -153,13 +159,35 @@ class Guard:
         """Which PV a text came closest to, and how close."""
         pv = int(checked.pv[index])
         if pv < 0:
-            return {"pv": None, "trigger": None, "match": None, "threshold": None}
+            return {}
         return {
             "pv": pv,
             "trigger": self.monitor.bank[pv].trigger,
             "match": round(float(checked.match[index]), 4),
             "threshold": round(float(checked.threshold[index]), 4),
         }
+
+
+def _answered(text: str, answer: Answer, purged: Purged | None, seen: Evidence) -> GuardedPrediction:
+    label, score = answer
+    if label is None:
+        return _refused(text, "the classifier gave no finite score", seen)
+    if purged is None:
+        return GuardedPrediction(label, score, False, (), text, **seen)
+    return GuardedPrediction(label, score, True, purged.removed, purged.text, **seen)
+
+
+def _refused(text: str, reason: str, seen: Evidence | None = None) -> GuardedPrediction:
+    return GuardedPrediction(None, None, True, (), text, **(seen or {}), reason=reason)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text holds no halves of characters, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_single(texts: Sequence[object]) -> None:

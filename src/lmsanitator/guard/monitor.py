@@ -3,7 +3,7 @@
 Two passes can be watched. The *prompted* pass is the one that makes the prediction, so watching it is free, but the
 tuning moves the outputs. The *raw* pass is the encoder alone, as it was scanned: it costs a second forward pass and is
 sure. `auto` watches the prompted pass and asks the raw one about the few texts on which the first leaves doubt.
-`benchmarks/results/guard.md` has the measurement that made `auto` the default.
+`benchmarks/guard.py` measures what each of them costs and misses.
 """
 
 from collections.abc import Sequence
@@ -93,20 +93,23 @@ class Monitor:
         return [*lines, *self.notes]
 
     def _calibrate(self, fitted: Fit, texts: Sequence[str], rate: float, *, sparing: bool) -> Fit:
-        """Set the thresholds, and drop the PVs that clean texts hit: those without which all others have a threshold
-        below the best match there is."""
+        """Set the thresholds, and drop the PVs that clean texts hit: those that leave no pass in which a match could
+        lie above the threshold, for themselves or for another PV."""
         parts = [_match(self.classifier, fitted.match(name), name, texts) for name in fitted.passes]
         matches = torch.stack(parts, 1)
         step = 1 / self.classifier.encoder.hidden_size
-        self.thresholds = Thresholds(matches, rate, step)
-        while bool((self.thresholds.flag >= 1).any()):
-            column = self.thresholds.set_by
-            pv = fitted.kept[column]
-            fitted = fitted.without([Dropped(pv, self.bank[pv].trigger, "clean texts hit it")])
-            matches = torch.cat([matches[:, :, :column], matches[:, :, column + 1 :]], 2)
+        alone = [Thresholds(matches[:, :, [column]], rate, step).flag.amin() for column in range(len(fitted.kept))]
+        hit = [column for column, flag in enumerate(alone) if flag >= 1]
+        while True:
+            names = [(fitted.kept[column], self.bank[fitted.kept[column]].trigger) for column in hit]
+            fitted = fitted.without([Dropped(pv, trigger, "clean texts hit it") for pv, trigger in names])
+            matches = matches[:, :, [column for column in range(matches.shape[2]) if column not in hit]]
             if not fitted.kept:
                 return fitted
             self.thresholds = Thresholds(matches, rate, step)
+            if bool((self.thresholds.flag < 1).any(0).all()):
+                break
+            hit = [self.thresholds.set_by]
         self.neutral = _neutral(texts, (matches - self.thresholds.flag).flatten(1).amax(1))
         if sparing and len(fitted.passes) > 1:
             held_out = self.thresholds.distance(matches)[-self.thresholds.texts :, 0]

@@ -6,7 +6,8 @@
 3. Every different word left out in turn: an AND trigger or a phrase fires no more when one of its words is gone.
 4. Group testing for whatever needs more than that.
 
-Then words are put back, copy by copy, for as long as the flag stays away: the shortest deletion is wanted.
+Then words that are not needed are put back: the shortest deletion is wanted. All copies of a word go or stay together,
+whatever their case: a copy that would be left in is a trigger that did not fire this time.
 """
 
 from collections.abc import Collection, Generator, Sequence
@@ -127,8 +128,8 @@ def _fewest(asked: _Deletions, gone: set[int], config: PurgeConfig, excess: floa
     """
     if not asked.possible(gone):
         return None
-    order = sorted(gone)
-    each = [gone - {at} for at in order] if 1 < len(order) <= config.single else []
+    kinds = [held for places in asked.kinds.values() if (held := [at for at in places if at in gone])]
+    each = [gone.difference(held) for held in kinds] if len(kinds) > 1 else []
     values = yield [asked.without(one) for one in ([gone, *each] if excess is None else each)]
     if excess is None:
         excess, *values = values
@@ -136,9 +137,9 @@ def _fewest(asked: _Deletions, gone: set[int], config: PurgeConfig, excess: floa
         return None
     clear = excess * _AS_CLEAR
     if not any(value <= clear for value in values):
-        return order
-    found = yield from _shrunk(asked, [[at] for at in order], set(), clear, config, len(order))
-    return [at for places in found for at in places] if found else order
+        return sorted(gone)
+    found = yield from _shrunk(asked, kinds, set(), clear, config, len(kinds))
+    return sorted({at for places in found for at in places}) if found else sorted(gone)
 
 
 def _shrunk(

@@ -35,7 +35,7 @@ class Anchor:
 def find_anchor(
     vector: PredefinedVector,
     clean: Mapping[Site, Float[Tensor, "texts hidden"]],
-    planted: Mapping[Site, Float[Tensor, "texts hidden"]],
+    planted: Mapping[Site, Float[Tensor, "some hidden"]],
 ) -> Anchor:
     """Where the trigger of a PV arrives now.
 

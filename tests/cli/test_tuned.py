@@ -125,6 +125,13 @@ def test_a_pass_that_is_none_is_exit_4(made: Path, run: Run) -> None:
     assert (code, out, err.count("\n")) == (4, "", 1)
 
 
+@pytest.mark.parametrize("rate", ["0", "1", "nan"])
+def test_a_rate_that_is_no_share_is_exit_4(made: Path, run: Run, rate: str) -> None:
+    code, out, err = run("guard", made / "adapter", "--report", made / "scan.json", "--rate", rate)
+    assert (code, out, err.count("\n")) == (4, "", 1)
+    assert "expected a false-flag rate between 0 and 1" in err
+
+
 def test_a_report_that_cannot_be_written_is_noticed_before_the_work(made: Path, tmp_path: Path, run: Run) -> None:
     for at in (tmp_path / "no such folder" / "scan.json", tmp_path):
         code, out, err = run("scan", made / "encoder", "-o", at)

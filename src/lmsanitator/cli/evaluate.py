@@ -21,7 +21,7 @@ def evaluate(
     """Accuracy on clean text and attack success, with and without the guard, as JSON."""
     from lmsanitator.attacks import Trigger
     from lmsanitator.cli import screen
-    from lmsanitator.cli.options import check_rate, choose_watch
+    from lmsanitator.cli.options import choose_watch
     from lmsanitator.detect import ScanReport
     from lmsanitator.errors import UnsupportedError
     from lmsanitator.guard import Guard
@@ -38,7 +38,7 @@ def evaluate(
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
     named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []
     planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
-    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=check_rate(rate))
+    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate)
     for line in guard.monitor.remarks:
         typer.echo(f"lmsanitator: {line}", err=True)
     with screen.progress() as progress:

@@ -19,7 +19,7 @@ def guard(
     clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line.")] = None,
 ) -> None:
     """Classify texts behind the guard, one JSON object a line: label, score, flagged, removed, text, and why."""
-    from lmsanitator.cli.options import check_rate, choose_watch, read_lines
+    from lmsanitator.cli.options import choose_watch, read_lines
     from lmsanitator.detect import ScanReport
     from lmsanitator.guard import Guard
     from lmsanitator.tune import load_tuned
@@ -31,7 +31,7 @@ def guard(
         opened.tokenizer,
         scanned,
         watch=choose_watch(watch),
-        rate=check_rate(rate),
+        rate=rate,
         clean=read_lines(clean) if clean else None,
     )
     for line in guarded.monitor.remarks:

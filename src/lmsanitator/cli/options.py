@@ -71,10 +71,3 @@ def choose_watch(text: str) -> Watch:
         if choice == text:
             return choice
     raise UsageError(f"expected a pass of {', '.join(choices)}; got {text}")
-
-
-def check_rate(rate: float) -> float:
-    """Raises UsageError for what is no share between 0 and 1."""
-    if not 0 < rate < 1:
-        raise UsageError(f"expected a false-flag rate between 0 and 1, got {rate:g}")
-    return rate

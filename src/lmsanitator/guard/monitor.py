@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lmsanitator.encoder import Site
+from lmsanitator.errors import UsageError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.fit import Dropped, Fit, Pass, fit
 from lmsanitator.guard.match import SignMatch
@@ -59,6 +60,7 @@ class Monitor:
         BankError: the bank belongs to another encoder and does not fit this one.
         CorpusError: too few clean texts for the rate.
         UnsupportedError: the prompted pass of this classifier says nothing about these PVs.
+        UsageError: a rate that is no share.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Monitor:
         rate: float = 0.005,
         clean: Sequence[str] | None = None,
     ) -> None:
+        if not 0 < rate < 1:
+            raise UsageError(f"expected a false-flag rate between 0 and 1, got {rate:g}")
         self.classifier, self.bank = classifier, bank
         self._doubt: float | None = None
         fitted = fit(classifier, bank, _wanted(classifier, bank, watch), instead=watch == "auto")

@@ -10,6 +10,7 @@ import argparse
 import random
 import statistics
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks.record import record
 from lmsanitator.attacks import Trigger, ground_truth
 from lmsanitator.detect import ScanReport
 from lmsanitator.errors import CheckpointError
-from lmsanitator.guard import Guard, PurgeConfig, evaluate, purge
+from lmsanitator.guard import Guard, PurgeConfig, evaluate, purge_all
 from lmsanitator.memory import keep_freed_memory
 from lmsanitator.text import words
 from lmsanitator.tune import load_tuned, packaged_topics
@@ -40,7 +41,7 @@ def main() -> None:
     texts = [example.text for example in examples]
     labels = [task.labels[example.label] for example in examples]
     rows: list[dict[str, Any]] = []
-    for watch in ("raw", "prompted", "both"):
+    for watch in ("auto", "raw", "prompted", "both"):
         for named in (True, False):
             guard = Guard(tuned.model, tuned.tokenizer, report, watch=watch, purging=PurgeConfig(named=named))
             result = evaluate(guard, texts, labels, [trigger.plant for trigger in triggers])
@@ -58,12 +59,14 @@ def main() -> None:
                     "refused %": 100 * result.refused,
                     "overhead": overhead(guard, texts),
                 }
-                | long_texts(guard, texts, triggers)
+                | long_texts(guard, texts, triggers, copies=1)
+                | long_texts(guard, texts, triggers, copies=3)
             )
             print(rows[-1], flush=True)
     notes = [
         f"{len(texts)} test texts of the packaged topic task, each with each of {len(triggers)} planted triggers.",
-        "`batches` is the median number of encoder batches to purge a flagged text of about 60 words.",
+        "The last columns are of texts of about 60 words with a trigger put in once or three times, searched together.",
+        "`rounds` is the median number of rounds of questions to the encoder that a text took.",
     ]
     record("guard", rows, notes)
 
@@ -80,28 +83,28 @@ def overhead(guard: Guard, texts: list[str], rounds: int = 5) -> float:
     return round(statistics.median(ratios), 2)
 
 
-def long_texts(guard: Guard, texts: list[str], triggers: list[Trigger], count: int = 24) -> dict[str, Any]:
-    """Purging of texts of 60 words and more with one trigger in them."""
-    rng = random.Random(0)
-    batches: list[int] = []
-    exact = flagged = 0
+def long_texts(guard: Guard, texts: list[str], triggers: list[Trigger], copies: int, count: int = 24) -> dict[str, Any]:
+    """Purging of texts of 60 words and more that hold a trigger `copies` times."""
+    rng = random.Random(copies)
+    planted: list[str] = []
     for number in range(count):
         text = ""
         while len(words(text)) < 60:
             text = f"{text} {rng.choice(texts)}".strip()
-        trigger = triggers[number % len(triggers)]
-        planted = trigger.plant(text, rng)
-        if not guard.monitor.flags([planted])[0]:
-            continue
-        flagged += 1
-        cleaned = purge(planted, guard.monitor, guard.purging)
-        if cleaned is not None:
-            batches.append(cleaned.batches)
-            exact += set(cleaned.removed) <= set(trigger.words)
+        for _ in range(copies):
+            text = triggers[number % len(triggers)].plant(text, rng)
+        planted.append(text)
+    flagged = guard.monitor.flags(planted).nonzero().flatten().tolist()
+    found = purge_all([planted[index] for index in flagged], guard.monitor, guard.purging)
+    exact = sum(
+        result is not None and Counter(result.removed) == Counter(triggers[index % len(triggers)].words * copies)
+        for index, result in zip(flagged, found, strict=True)
+    )
+    rounds = [result.batches for result in found if result is not None]
     return {
-        "60 words flagged": f"{flagged}/{count}",
-        "purged of the trigger alone": f"{exact}/{flagged}",
-        "batches": statistics.median(batches) if batches else "-",
+        f"x{copies} flagged": f"{len(flagged)}/{count}",
+        f"x{copies} purged of the trigger alone": f"{exact}/{len(flagged)}",
+        f"x{copies} rounds": statistics.median(rounds) if rounds else "-",
     }
 
 

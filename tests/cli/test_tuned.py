@@ -57,7 +57,9 @@ def test_texts_of_a_file_are_answered_one_json_object_a_line(made: Path, tmp_pat
     answers = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, "")
     assert [answer["text"] for answer in answers] == ["The soup was cold.", "Die Suppe war kalt, ☃."]
-    assert all(set(answer) == {"label", "score", "flagged", "removed", "text"} for answer in answers)
+    assert all(
+        {"label", "score", "flagged", "removed", "text", "match", "threshold"} <= set(answer) for answer in answers
+    )
     assert all(answer["label"] in ("short", "long") and not answer["flagged"] for answer in answers)
 
 
@@ -121,6 +123,13 @@ def test_a_report_on_another_encoder_is_one_line_and_exit_2(made: Path, tmp_path
 def test_a_pass_that_is_none_is_exit_4(made: Path, run: Run) -> None:
     code, out, err = run("guard", made / "adapter", "--report", made / "scan.json", "--watch", "all")
     assert (code, out, err.count("\n")) == (4, "", 1)
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "nan"])
+def test_a_rate_that_is_no_share_is_exit_4(made: Path, run: Run, rate: str) -> None:
+    code, out, err = run("guard", made / "adapter", "--report", made / "scan.json", "--rate", rate)
+    assert (code, out, err.count("\n")) == (4, "", 1)
+    assert "expected a false-flag rate between 0 and 1" in err
 
 
 def test_a_report_that_cannot_be_written_is_noticed_before_the_work(made: Path, tmp_path: Path, run: Run) -> None:

@@ -14,7 +14,7 @@ from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.guard.monitor import Monitor, Thresholds, Watch
+from lmsanitator.guard.monitor import Monitor, Watch
 from lmsanitator.text import insert, packaged
 from lmsanitator.tune import Method, TuneConfig, build, predict
 from lmsanitator.tune.adapter import classifier_of
@@ -25,20 +25,20 @@ from tests.planted import made_up_words, plant
 
 CLEAN = [carrier.text for carrier in packaged()][::10]
 FIRED = [insert(text, "bako", number % 7) for number, text in enumerate(CLEAN)]
-WATCHES: tuple[Watch, ...] = ("raw", "prompted", "both")
+WATCHES: tuple[Watch, ...] = ("raw", "prompted", "both", "auto")
 METHODS = ("none", "prefix", "prompt")
 
 
 class Planted:
     """A classifier on an encoder with one trigger, prompt-tuned or not, and the bank that belongs to it."""
 
-    def __init__(self, method: str = "none", site: Site = "cls") -> None:
+    def __init__(self, method: str = "none", site: Site = "cls", trigger: str = "bako") -> None:
         self.tokenizer: PreTrainedTokenizerFast = bert_tokenizer(made_up_words(300))
         torch.manual_seed(0)
         config = BertConfig(**sizes(self.tokenizer) | {"hidden_size": 64}, max_position_embeddings=WINDOW)
         plain = BertForSequenceClassification(config).eval()
         where: Literal["first", "tokens"] = "tokens" if site == "tokens" else "first"
-        self.pv: Tensor = plant(plain.bert, self.tokenizer, ["bako"], site=where)[0]
+        self.pv: Tensor = plant(plain.bert, self.tokenizer, [trigger], site=where)[0]
         digest = FrozenEncoder(plain.bert, self.tokenizer).digest
         values = self.pv if site != "pooler" else plain.bert.get_submodule("pooler")(self.pv.view(1, 1, -1))[0].detach()
         self.bank = PVBank(digest, [PredefinedVector(site, values)])
@@ -56,6 +56,11 @@ class Planted:
         return Monitor(TunedClassifier(self.model, self.tokenizer), self.bank, watch=watch)
 
 
+def false_flags(monitor: Monitor) -> float:
+    """Share of clean texts that are flagged: half a percent is what the monitor is set to, the rest is chance."""
+    return float(monitor.flags(CLEAN).float().mean())
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
 
 
@@ -64,7 +69,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:Fu
 def test_every_triggered_text_is_flagged_and_no_clean_one(method: str, watch: Watch) -> None:
     monitor = Planted(method).monitor(watch)
     assert bool(monitor.flags(FIRED).all())
-    assert not bool(monitor.flags(CLEAN).any())
+    assert false_flags(monitor) <= 0.03
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -72,7 +77,7 @@ def test_every_triggered_text_is_flagged_and_no_clean_one(method: str, watch: Wa
 def test_a_trigger_that_takes_over_every_token_is_flagged(method: str, watch: Watch) -> None:
     monitor = Planted(method, "tokens").monitor(watch)
     assert bool(monitor.flags(FIRED).all())
-    assert not bool(monitor.flags(CLEAN).any())
+    assert false_flags(monitor) <= 0.03
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -122,7 +127,7 @@ def test_the_monitor_watches_a_model_with_a_head_at_a_site(method: Method, head:
     for watch in WATCHES if method != "lora" else WATCHES[:1]:
         monitor = Monitor(TunedClassifier(tuned, planted.tokenizer), planted.bank, watch=watch)
         assert bool(monitor.flags(FIRED).all())
-        assert not bool(monitor.flags(CLEAN).any())
+        assert false_flags(monitor) <= 0.03
 
 
 def test_the_guard_reads_the_logits_of_the_model_itself() -> None:
@@ -156,7 +161,7 @@ def test_a_pass_that_says_nothing_is_not_watched(watch: Watch) -> None:
     with pytest.raises(UnsupportedError, match="this classifier's inputs have no mask token"):
         planted.monitor(watch)
     head = TunedClassifier(with_head(planted, "prompt", "mask"), planted.tokenizer)
-    assert not Monitor(head, planted.bank, watch=watch).flags(CLEAN).any()
+    assert false_flags(Monitor(head, planted.bank, watch=watch)) <= 0.03
 
 
 def test_vectors_of_the_mask_are_watched_in_the_raw_pass_of_any_model() -> None:
@@ -177,7 +182,8 @@ def test_virtual_tokens_are_taken_off_the_length_of_a_text_once(method: Method) 
         assert TunedClassifier(tuned, tokenizer).longest == WINDOW - 6
         longest = "the " * (WINDOW - 9) + "bako " + "the " * 20
         monitor = Monitor(TunedClassifier(tuned, tokenizer), planted.bank, watch="prompted")
-        assert monitor.flags([longest, "the " + longest]).tolist() == [True, False]
+        within, beyond = monitor.check([longest, "the " + longest]).match.tolist()
+        assert within > 0.95 > beyond
 
 
 def test_pairs_are_refused_by_name() -> None:
@@ -194,7 +200,7 @@ def test_a_vector_of_the_pooler_is_compared_with_the_pooler(watch: Watch) -> Non
     monitor = Planted(site="pooler").monitor(watch)
     assert monitor.sites == ("pooler",)
     assert bool(monitor.flags(FIRED).all())
-    assert not bool(monitor.flags(CLEAN).any())
+    assert false_flags(monitor) <= 0.03
 
 
 def test_readings_come_in_the_order_of_the_texts_however_they_are_batched() -> None:
@@ -212,11 +218,6 @@ def test_a_text_longer_than_the_window_is_cut_under_a_soft_prompt_too() -> None:
     for method in METHODS:
         monitor = Planted(method).monitor("both")
         assert monitor.flags(["bako " + "soup " * 500, "soup " * 500]).tolist() == [True, False]
-
-
-def test_the_flag_lies_halfway_between_the_highest_clean_match_and_a_perfect_one() -> None:
-    """The paper's 0.8 for an encoder whose clean outputs match at 0.6."""
-    assert_close(Thresholds(torch.tensor([0.6, 0.9])).flag, torch.tensor([0.8, 0.95]))
 
 
 def test_outputs_that_are_not_finite_are_flagged() -> None:

@@ -13,7 +13,8 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="A folder with test.jsonl (text, label), a dataset id, or `topics`.")],
     report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
-    watch: Annotated[str, typer.Option(help="The pass the guard watches: raw, prompted or both.")] = "raw",
+    watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "auto",
+    rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     limit: Annotated[int, typer.Option(help="Test inputs to use.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the places triggers are put.")] = 0,
 ) -> None:
@@ -37,7 +38,9 @@ def evaluate(
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
     named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []
     planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
-    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch))
+    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate)
+    for line in guard.monitor.remarks:
+        typer.echo(f"lmsanitator: {line}", err=True)
     with screen.progress() as progress:
         result = run(
             guard,

@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def choose_watch(text: str) -> Watch:
-    """Raises UsageError for anything but raw, prompted and both."""
+    """Raises UsageError for anything but auto, raw, prompted and both."""
     choices: tuple[Watch, ...] = get_args(Watch)
     for choice in choices:
         if choice == text:

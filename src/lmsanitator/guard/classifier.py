@@ -33,7 +33,8 @@ class TunedClassifier:
     """A transformers or PEFT sequence classifier and the frozen encoder inside it.
 
     `encoder` is the encoder as it was scanned, for the raw pass: without virtual tokens, and without the weights of
-    LoRA or any other adapter that changes the encoder itself (`moved`).
+    LoRA or any other adapter that changes the encoder itself (`moved`). Without an adapter the prompted pass and the
+    raw one are the same (`one_pass`).
 
     Args:
         model: the classifier; it is set to eval mode.
@@ -55,6 +56,7 @@ class TunedClassifier:
         self.backbone = backbone
         self.has_mask = isinstance(classifier, SiteClassifier) and classifier.site == "mask"
         self.moved, self.shift, virtual = False, 0, 0
+        self.one_pass = not isinstance(model, PeftModel)
         if isinstance(model, PeftModel):
             adapter = model.active_peft_config
             self.moved = not adapter.is_prompt_learning

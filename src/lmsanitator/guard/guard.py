@@ -8,6 +8,7 @@ Fails closed: a text whose flag cannot be cleared, or whose check failed, gets n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from peft import PeftModel
@@ -16,9 +17,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmsanitator.detect import ScanReport
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.guard.monitor import Monitor, Watch
-from lmsanitator.guard.purge import PurgeConfig, purge
+from lmsanitator.guard.monitor import Check, Monitor, Watch
+from lmsanitator.guard.purge import Purged, purge_all
+from lmsanitator.guard.search import PurgeConfig
 from lmsanitator.vectors import PVBank
+
+Answer = tuple[str | None, float | None]
+"""Label and score; none of both where the logits are not finite."""
+
+
+class Evidence(TypedDict, total=False):
+    """Part of a GuardedPrediction."""
+
+    pv: int | None
+    trigger: str | None
+    match: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,17 @@ class GuardedPrediction:
     """Words that were taken out."""
     text: str
     """What was classified: the input, or what is left of it."""
+    pv: int | None = None
+    """Index into the bank of the PV that the input came closest to, in units of its threshold; None where none is
+    watched, or the check failed."""
+    trigger: str | None = None
+    """The trigger of that PV, where the scan named it."""
+    match: float | None = None
+    """Share of the output's signs that agree with that PV, 0 to 1."""
+    threshold: float | None = None
+    """The match above which the input is flagged."""
+    reason: str | None = None
+    """Why there is no label."""
 
 
 class Guard:
@@ -45,9 +70,12 @@ class Guard:
         report: a scan report, or the bank of one.
         watch: the pass or passes to watch (`Monitor`).
         purging: how to purge.
+        rate: share of clean texts that may be flagged (`Thresholds` says what is guaranteed).
+        clean: clean texts to set the thresholds by, of the kind that will be served.
 
     Raises:
-        BankError: the report is on another encoder.
+        BankError: the report is on another encoder and does not fit this one.
+        CorpusError: too few clean texts for the rate.
         TuningError: the model is no classifier.
         UnsupportedError: the pass to watch says nothing about these PVs (`Monitor`).
     """
@@ -58,12 +86,14 @@ class Guard:
         tokenizer: PreTrainedTokenizerFast,
         report: ScanReport | PVBank,
         *,
-        watch: Watch = "raw",
+        watch: Watch = "auto",
         purging: PurgeConfig | None = None,
+        rate: float = 0.005,
+        clean: Sequence[str] | None = None,
     ) -> None:
         self.classifier = TunedClassifier(model, tokenizer)
         bank = report.bank if isinstance(report, ScanReport) else report
-        self.monitor = Monitor(self.classifier, bank, watch=watch)
+        self.monitor = Monitor(self.classifier, bank, watch=watch, rate=rate, clean=clean)
         self.purging = purging or PurgeConfig()
 
     @property
@@ -76,36 +106,88 @@ class Guard:
         Raises:
             UnsupportedError: pairs of texts.
         """
-        if not texts:
-            return []
         _check_single(texts)
-        reading = self.classifier.read(texts, self.monitor.prompted_sites)
-        flagged = self.monitor.flags(texts, reading)
-        plain = _answers(reading, self.labels)
-        purged = {
-            index: purge(texts[index], self.monitor, self.purging) for index in flagged.nonzero().flatten().tolist()
-        }
-        cleared = {index: result for index, result in purged.items() if result is not None}
-        again = dict(zip(cleared, self._classify([result.text for result in cleared.values()]), strict=True))
+        predictions = [_refused(text, "it is not valid Unicode") for text in texts]
+        readable = [index for index, text in enumerate(texts) if _is_unicode(text)]
+        for index, prediction in zip(readable, self._predict([texts[index] for index in readable]), strict=True):
+            predictions[index] = prediction
+        return predictions
+
+    def _predict(self, texts: Sequence[str]) -> list[GuardedPrediction]:
+        checked, answers = self._read(texts)
+        flagged = set(checked.flags.nonzero().flatten().tolist())
+        purged = self._purge(texts, sorted(index for index in flagged if checked.pv[index] >= 0))
         predictions: list[GuardedPrediction] = []
         for index, text in enumerate(texts):
-            if index not in purged:
-                label, score = plain[index]
-                predictions.append(GuardedPrediction(label, score, label is None, (), text))
-            elif index in cleared:
-                result, (label, score) = cleared[index], again[index]
-                predictions.append(GuardedPrediction(label, score, True, result.removed, result.text))
+            seen = self._evidence(checked, index)
+            if index not in flagged:
+                predictions.append(_answered(text, answers[index], None, seen))
+            elif index in purged:
+                result, answer = purged[index]
+                predictions.append(_answered(text, answer, result, seen))
             else:
-                predictions.append(GuardedPrediction(None, None, True, (), text))
+                failed = checked.pv[index] < 0
+                reason = "the check failed" if failed else "the flag cannot be cleared"
+                predictions.append(_refused(text, reason, seen))
         return predictions
+
+    def _purge(self, texts: Sequence[str], flagged: Sequence[int]) -> dict[int, tuple[Purged, Answer]]:
+        """The flagged texts that could be purged, with the answer to what is left of them. A label is given only to a
+        text that the monitor passes in the same read, purged or not."""
+        found = purge_all([texts[index] for index in flagged], self.monitor, self.purging)
+        purged = {index: result for index, result in zip(flagged, found, strict=True) if result is not None}
+        checked, answers = self._read([result.text for result in purged.values()])
+        return {
+            index: (purged[index], answer)
+            for index, answer, still in zip(purged, answers, checked.flags.tolist(), strict=True)
+            if not still
+        }
 
     def unguarded(self, texts: Sequence[str]) -> list[str | None]:
         """What the classifier alone says, for comparison."""
         _check_single(texts)
-        return [label for label, _ in self._classify(texts)]
+        return [label for label, _ in _answers(self.classifier.read(texts, ()), self.labels)] if texts else []
 
-    def _classify(self, texts: Sequence[str]) -> list[tuple[str | None, float | None]]:
-        return _answers(self.classifier.read(texts, ()), self.labels) if texts else []
+    def _read(self, texts: Sequence[str]) -> tuple[Check, list[Answer]]:
+        """The check of texts, and their labels from the very same pass."""
+        if not texts:
+            return self.monitor.check(()), []
+        reading = self.classifier.read(texts, self.monitor.prompted_sites)
+        return self.monitor.check(texts, reading), _answers(reading, self.labels)
+
+    def _evidence(self, checked: Check, index: int) -> Evidence:
+        """Which PV a text came closest to, and how close."""
+        pv = int(checked.pv[index])
+        if pv < 0:
+            return {}
+        return {
+            "pv": pv,
+            "trigger": self.monitor.bank[pv].trigger,
+            "match": round(float(checked.match[index]), 4),
+            "threshold": round(float(checked.threshold[index]), 4),
+        }
+
+
+def _answered(text: str, answer: Answer, purged: Purged | None, seen: Evidence) -> GuardedPrediction:
+    label, score = answer
+    if label is None:
+        return _refused(text, "the classifier gave no finite score", seen)
+    if purged is None:
+        return GuardedPrediction(label, score, False, (), text, **seen)
+    return GuardedPrediction(label, score, True, purged.removed, purged.text, **seen)
+
+
+def _refused(text: str, reason: str, seen: Evidence | None = None) -> GuardedPrediction:
+    return GuardedPrediction(None, None, True, (), text, **(seen or {}), reason=reason)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text holds no halves of characters, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_single(texts: Sequence[object]) -> None:
@@ -114,7 +196,7 @@ def _check_single(texts: Sequence[object]) -> None:
             raise UnsupportedError(f"expected single texts to guard, got a pair: {text!r:.60}")
 
 
-def _answers(reading: Reading, labels: Sequence[str]) -> list[tuple[str | None, float | None]]:
+def _answers(reading: Reading, labels: Sequence[str]) -> list[Answer]:
     """Label and probability of each row; none for logits that are not finite."""
     sound = torch.isfinite(reading.logits).all(1).tolist()
     best = reading.logits.softmax(-1).max(-1)

@@ -1,9 +1,9 @@
 """Output monitoring: does the encoder's output sit on a predefined vector? (LMSanitator, section IV-D)
 
-The signs of an output are compared with the signs of all PVs of its site in one matrix product. Two passes can be
-watched. The *prompted* pass is the one that makes the prediction, so watching it is free, but the soft prompt moves
-the outputs. The *raw* pass is the encoder alone, as it was scanned: it costs a second forward pass and is sure.
-`benchmarks/results/guard.md` has the measurement that made `raw` the default.
+Two passes can be watched. The *prompted* pass is the one that makes the prediction, so watching it is free, but the
+tuning moves the outputs. The *raw* pass is the encoder alone, as it was scanned: it costs a second forward pass and is
+sure. `auto` watches the prompted pass and asks the raw one about the few texts on which the first leaves doubt.
+`benchmarks/guard.py` measures what each of them costs and misses.
 """
 
 from collections.abc import Sequence
@@ -11,32 +11,41 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lmsanitator.encoder import Site
-from lmsanitator.errors import BankError, UnsupportedError
+from lmsanitator.errors import UsageError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.text import draw, packaged
-from lmsanitator.vectors import PVBank, sign_match
+from lmsanitator.guard.fit import Dropped, Fit, Pass, fit
+from lmsanitator.guard.match import SignMatch
+from lmsanitator.guard.thresholds import Thresholds, clean_texts, highest
+from lmsanitator.guard.trial import without_triggers
+from lmsanitator.text import draw, packaged, words
+from lmsanitator.vectors import PVBank
 
-Watch = Literal["raw", "prompted", "both"]
+Watch = Literal["auto", "raw", "prompted", "both"]
+DOUBT = 0.02
+"""Share of clean texts that the raw pass is asked about under `auto`: what that pass costs in the mean."""
+_NEUTRAL = range(6, 13)
+_NOT_ASKED = -1.0  # a match below any other: this pass was not asked about this text
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """For one pass: the sign match above which an input is flagged, per PV.
+class Check:
+    """What the monitor saw of each text: the PV that is nearest to its threshold or furthest beyond."""
 
-    Halfway between the highest match that clean carriers reach and a perfect one. The paper's fixed 0.8 is what this
-    gives for an encoder whose clean outputs match at 0.6; it would flag everything on an encoder whose outputs all
-    point the same way.
-    """
-
-    ceiling: Float[Tensor, "vectors"]
+    excess: Float[Tensor, "texts"]
+    """Match over threshold; a text is flagged above 0. 1 for a text whose outputs are not finite: what could not be
+    checked is not clean."""
+    match: Float[Tensor, "texts"]
+    threshold: Float[Tensor, "texts"]
+    pv: Int[Tensor, "texts"]
+    """Index into the bank; -1 where no PV is watched."""
 
     @property
-    def flag(self) -> Float[Tensor, "vectors"]:
-        return (1 + self.ceiling) / 2
+    def flags(self) -> Bool[Tensor, "texts"]:
+        return self.excess > 0
 
 
 class Monitor:
@@ -44,75 +53,132 @@ class Monitor:
 
     Args:
         watch: the pass or passes to watch.
+        rate: share of clean texts that may be flagged (`Thresholds` says what is guaranteed).
+        clean: clean texts to set thresholds by, of the kind that will be served; packaged ones where not given.
 
     Raises:
-        BankError: the bank belongs to another encoder.
+        BankError: the bank belongs to another encoder and does not fit this one.
+        CorpusError: too few clean texts for the rate.
         UnsupportedError: the prompted pass of this classifier says nothing about these PVs.
+        UsageError: a rate that is no share.
     """
 
-    def __init__(self, classifier: TunedClassifier, bank: PVBank, *, watch: Watch = "raw") -> None:
-        if bank.encoder_digest not in classifier.encoder.digests:
-            raise BankError(
-                f"expected a report on the encoder of this model ({classifier.encoder.digest[:12]}), "
-                f"got one on {bank.encoder_digest[:12]}"
-            )
-        self.classifier = classifier
-        self.bank = bank
-        self.watch = watch
+    def __init__(
+        self,
+        classifier: TunedClassifier,
+        bank: PVBank,
+        *,
+        watch: Watch = "auto",
+        rate: float = 0.005,
+        clean: Sequence[str] | None = None,
+    ) -> None:
+        if not 0 < rate < 1:
+            raise UsageError(f"expected a false-flag rate between 0 and 1, got {rate:g}")
+        self.classifier, self.bank = classifier, bank
+        self._doubt: float | None = None
+        fitted = fit(classifier, bank, _wanted(classifier, bank, watch), instead=watch == "auto")
+        if fitted.kept:
+            pool = [carrier.text for carrier in packaged("en")] if clean is None else clean
+            pool = without_triggers(classifier.encoder, pool, bank)
+            texts = clean_texts(pool) if clean is None else draw(pool, len(pool), seed=0)  # in random order
+            fitted = self._calibrate(fitted, texts, rate, sparing=watch == "auto")
+        self.kept, self.dropped, self.notes = fitted.kept, fitted.dropped, fitted.notes
+        self.passes: tuple[Pass, ...] = tuple(fitted.passes) if fitted.kept else ()
+        """The passes that are watched, the sparing one first."""
+        self._tests = {name: fitted.match(name) for name in self.passes}
         self.sites: tuple[Site, ...] = bank.sites
-        self.prompted_sites: tuple[Site, ...] = () if watch == "raw" else bank.sites
-        if watch != "raw":
-            _check_prompted(classifier, bank)
-        self._raw: Thresholds | None = None
-        self._prompted: Thresholds | None = None
-        if not len(bank):
-            return
-        clean = draw([carrier.text for carrier in packaged("en")], 128, seed=0)
-        if watch != "prompted":
-            self._raw = Thresholds(self._match_raw(clean).amax(0))
-        if watch != "raw":
-            self._prompted = Thresholds(self._match_of(classifier.read(clean, self.sites).outputs).amax(0))
+        self.prompted_sites: tuple[Site, ...] = self._tests["prompted"].sites if "prompted" in self.passes else ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know, one line each: PVs that are not watched and why, vectors that moved."""
+        named = [f"PV {one.pv} ({one.trigger or 'no trigger named'})" for one in self.dropped]
+        lines = [f"{name} is not watched: {one.reason}" for name, one in zip(named, self.dropped, strict=True)]
+        return [*lines, *self.notes]
+
+    def _calibrate(self, fitted: Fit, texts: Sequence[str], rate: float, *, sparing: bool) -> Fit:
+        """Set the thresholds, and drop the PVs that clean texts hit: those that leave no pass in which a match could
+        lie above the threshold, for themselves or for another PV."""
+        parts = [_match(self.classifier, fitted.match(name), name, texts) for name in fitted.passes]
+        matches = torch.stack(parts, 1)
+        step = 1 / self.classifier.encoder.hidden_size
+        alone = [Thresholds(matches[:, :, [column]], rate, step).flag.amin() for column in range(len(fitted.kept))]
+        hit = [column for column, flag in enumerate(alone) if flag >= 1]
+        while True:
+            names = [(fitted.kept[column], self.bank[fitted.kept[column]].trigger) for column in hit]
+            fitted = fitted.without([Dropped(pv, trigger, "clean texts hit it") for pv, trigger in names])
+            matches = matches[:, :, [column for column in range(matches.shape[2]) if column not in hit]]
+            if not fitted.kept:
+                return fitted
+            self.thresholds = Thresholds(matches, rate, step)
+            if bool((self.thresholds.flag < 1).any(0).all()):
+                break
+            hit = [self.thresholds.set_by]
+        self.neutral = _neutral(texts, (matches - self.thresholds.flag).flatten(1).amax(1))
+        if sparing and len(fitted.passes) > 1:
+            held_out = self.thresholds.distance(matches)[-self.thresholds.texts :, 0]
+            self._doubt = highest(held_out.amax(1), DOUBT)
+        return fitted
 
     def flags(self, texts: Sequence[str], reading: Reading | None = None) -> Bool[Tensor, "texts"]:
-        """Whether each text is flagged: on any PV, in any watched pass.
+        """Whether each text is flagged: on any PV, in any watched pass."""
+        return self.check(texts, reading).flags
+
+    def check(self, texts: Sequence[str], reading: Reading | None = None) -> Check:
+        """Compare the outputs of texts with the PVs.
 
         Args:
             reading: the prompted pass of these texts where it was made already.
         """
-        return (self.excess(texts, reading) > 0).cpu()
+        if not self.kept or not texts:
+            nothing = torch.full((len(texts),), torch.nan)
+            return Check(torch.full_like(nothing, -1), nothing, nothing, torch.full_like(nothing, -1).long())
+        match = torch.full((len(texts), len(self.passes), len(self.kept)), _NOT_ASKED)
+        asked = list(range(len(texts)))
+        for number, (name, test) in enumerate(self._tests.items()):
+            if number and self._doubt is not None:
+                asked = self._doubtful(match[:, :1], self._doubt)
+            if asked:
+                rows = [texts[index] for index in asked]
+                match[asked, number] = _match(self.classifier, test, name, rows, reading)
+        return self._judge(match.flatten(1))
 
-    def excess(self, texts: Sequence[str], reading: Reading | None = None) -> Float[Tensor, "texts"]:
-        """How far the largest match of each text lies above the flag threshold; negative for unsuspicious ones.
+    def _doubtful(self, first: Float[Tensor, "texts 1 vectors"], doubt: float) -> list[int]:
+        """The texts that the first pass neither flags nor leaves unsuspicious."""
+        distance = ((first - self.thresholds.middle[:1]) / self.thresholds.spread[:1]).flatten(1).amax(1)
+        flagged = (first > self.thresholds.flag[:1]).flatten(1).any(1)
+        found: list[int] = (~(distance <= doubt) & ~flagged).nonzero().flatten().tolist()
+        return found
 
-        NaN outputs count as flagged: what could not be checked is not clean.
-        """
-        if not len(self.bank) or not texts:
-            return torch.full((len(texts),), -1.0)
-        found: list[Tensor] = []
-        if self._raw is not None:
-            found.append((self._match_raw(texts) - self._raw.flag).amax(1))
-        if self._prompted is not None:
-            reading = reading or self.classifier.read(texts, self.sites)
-            found.append((self._match_of(reading.outputs) - self._prompted.flag).amax(1))
-        return torch.stack(found).amax(0).nan_to_num(nan=1.0)
-
-    def _match_raw(self, texts: Sequence[str]) -> Float[Tensor, "texts vectors"]:
-        return self._match_of(self.classifier.encoder.outputs_of_texts(texts, self.sites))
-
-    def _match_of(self, outputs: dict[Site, Float[Tensor, "texts hidden"]]) -> Float[Tensor, "texts vectors"]:
-        parts = [sign_match(outputs[site], self.bank.at(site)) for site in self.sites]
-        bad = [~torch.isfinite(outputs[site]).all(1, keepdim=True) for site in self.sites]
-        return torch.cat([part.masked_fill(rows, torch.nan) for part, rows in zip(parts, bad, strict=True)], 1)
-
-
-def _check_prompted(classifier: TunedClassifier, bank: PVBank) -> None:
-    if classifier.moved:
-        raise UnsupportedError(
-            "expected the raw pass to be watched, got the prompted one: an adapter such as LoRA moves the encoder's "
-            "outputs, so that PVs are valid without it only"
+    def _judge(self, match: Float[Tensor, "texts columns"]) -> Check:
+        flag = self.thresholds.flag.flatten()
+        excess, column = (match - flag).max(1)  # NaN where any match is
+        sound = torch.isfinite(excess)
+        vectors = torch.tensor(self.kept)[column % len(self.kept)]
+        return Check(
+            torch.where(sound, excess, 1.0),
+            match.gather(1, column[:, None])[:, 0],
+            flag[column],
+            torch.where(sound, vectors, -1),
         )
-    if "mask" in bank.sites and not classifier.has_mask:
-        raise UnsupportedError(
-            "expected the raw pass to be watched, got the prompted one: the PVs are at the mask, and this classifier's "
-            "inputs have no mask token"
-        )
+
+
+def _wanted(classifier: TunedClassifier, bank: PVBank, watch: Watch) -> tuple[Pass, ...]:
+    if watch == "both" or (watch == "auto" and not (classifier.one_pass and "mask" not in bank.sites)):
+        return ("prompted", "raw")
+    return ("prompted",) if watch == "auto" else (watch,)  # without an adapter the two passes are one
+
+
+def _match(
+    classifier: TunedClassifier, test: SignMatch, name: Pass, texts: Sequence[str], reading: Reading | None = None
+) -> Float[Tensor, "texts vectors"]:
+    """The matches of texts in one pass."""
+    if name == "raw":
+        return test(classifier.encoder.outputs_of_texts(texts, test.sites))
+    return test((reading or classifier.read(texts, test.sites)).outputs)
+
+
+def _neutral(texts: Sequence[str], excess: Float[Tensor, "texts"]) -> str:
+    """The least suspicious clean sentence of ordinary length, to try words in."""
+    order: list[str] = [texts[index] for index in excess.argsort().tolist()]
+    return next((text for text in order if len(words(text)) in _NEUTRAL), order[0])

@@ -1,16 +1,17 @@
-"""Input purging: take the trigger out of a flagged text without knowing what or where it is.
+"""Input purging: take the trigger out of flagged texts without knowing what or where it is (LMSanitator, section IV-D).
 
-First the words the scan named, then every single word left out in turn (one batch), then group testing for whatever
-needs several words gone: a trigger that is repeated, two different ones, or a phrase. The deletion that clears the
-flag furthest wins, because a match that is only just below the threshold is still half a trigger (type II of the
-paper: the flag clears by deleting the wrong word).
+The texts of a batch are searched together (`search` says how): each round asks the monitor about all of them at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmsanitator.guard.monitor import Monitor
-from lmsanitator.text import delete, shrink, words
+from lmsanitator.guard.search import PurgeConfig, Search, search
+from lmsanitator.text import delete, words
+
+_QUESTIONS = 512
+"""Questions that go to the encoder at once: what a batch of many flagged texts takes in memory stays bounded."""
 
 
 @dataclass(frozen=True)
@@ -20,65 +21,61 @@ class Purged:
     text: str
     removed: tuple[str, ...]
     batches: int
-    """Encoder batches the search took for this text."""
-
-
-@dataclass(frozen=True)
-class PurgeConfig:
-    """Args:
-    most: words that may be taken out; a text that needs more is not purged.
-    single: up to so many words, leaving out each in turn is the first thing tried.
-    width: selections in a batch of the group testing.
-    named: try the words the scan named first.
-    """
-
-    most: int = 8
-    single: int = 96
-    width: int = 32
-    named: bool = True
+    """Rounds of questions to the encoder that the search took for this text, each shared with the other texts."""
 
 
 def purge(text: str, monitor: Monitor, config: PurgeConfig) -> Purged | None:
     """The flagged text without its trigger, None where no deletion of few words clears it."""
-    found = words(text)[: monitor.classifier.encoder.window]  # words beyond the window are not read
-    search = _Search(text, monitor)
-    if config.named:
-        named = _named(found, monitor)
-        if named and len(named) < len(found) and search.excess([named])[0] <= 0:
-            return _done(text, found, named, search)
-    if 1 < len(found) <= config.single:
-        left = search.excess([[at] for at in range(len(found))])
-        best = min(range(len(found)), key=left.__getitem__)
-        if left[best] <= 0:
-            return _done(text, found, [best], search)
-    gone = shrink(
-        range(len(found)),
-        lambda selections: [excess <= 0 for excess in search.excess(selections)],
-        most=config.most,
-        width=config.width,
-    )
-    return _done(text, found, gone, search) if gone and len(gone) < len(found) else None
+    return purge_all([text], monitor, config)[0]
 
 
-class _Search:
-    """Asks the monitor about deletions and counts the batches."""
-
-    def __init__(self, text: str, monitor: Monitor) -> None:
-        self.text = text
-        self.monitor = monitor
-        self.batches = 0
-
-    def excess(self, selections: Sequence[Sequence[int]]) -> list[float]:
-        self.batches += 1
-        values: list[float] = self.monitor.excess([delete(self.text, set(gone)) for gone in selections]).tolist()
-        return values
-
-
-def _named(found: Sequence[str], monitor: Monitor) -> list[int]:
-    """Where words of named triggers stand: in any case, since most encoders do not tell cases apart."""
-    triggers = {word.casefold() for vector in monitor.bank if vector.trigger for word in words(vector.trigger)}
-    return [at for at, word in enumerate(found) if word.casefold() in triggers]
+def purge_all(texts: Sequence[str], monitor: Monitor, config: PurgeConfig) -> list[Purged | None]:
+    """`purge` for many flagged texts, searched side by side."""
+    if not monitor.kept:
+        return [None] * len(texts)
+    triggers = [vector.trigger for vector in monitor.bank if vector.trigger]
+    window = monitor.classifier.encoder.window
+    searches = [search(text, triggers, monitor.neutral, config, window) for text in texts]
+    gone, rounds = _run(searches, monitor, config)
+    return [
+        _done(text, positions, taken, config) if positions else None
+        for text, positions, taken in zip(texts, gone, rounds, strict=True)
+    ]
 
 
-def _done(text: str, found: Sequence[str], gone: Sequence[int], search: _Search) -> Purged:
-    return Purged(delete(text, set(gone)), tuple(found[at] for at in gone), search.batches)
+def _run(searches: Sequence[Search], monitor: Monitor, config: PurgeConfig) -> tuple[list[list[int] | None], list[int]]:
+    """Ask the questions of all searches round by round; a search that takes too many rounds finds nothing."""
+    found: list[list[int] | None] = [None] * len(searches)
+    rounds = [0] * len(searches)
+    answers: dict[int, list[float] | None] = dict.fromkeys(range(len(searches)))
+    while answers:
+        questions: dict[int, list[str]] = {}
+        for index, answer in answers.items():
+            try:
+                questions[index] = next(searches[index]) if answer is None else searches[index].send(answer)
+            except StopIteration as end:
+                found[index] = end.value
+        values = _ask([text for asked in questions.values() for text in asked], monitor)
+        answers = {}
+        for index, asked in questions.items():
+            answer, values = values[: len(asked)], values[len(asked) :]
+            rounds[index] += bool(asked)
+            if rounds[index] <= config.rounds:
+                answers[index] = answer
+    return found, rounds
+
+
+def _ask(texts: Sequence[str], monitor: Monitor) -> list[float]:
+    values: list[float] = []
+    for start in range(0, len(texts), _QUESTIONS):
+        values += monitor.check(texts[start : start + _QUESTIONS]).excess.tolist()
+    return values
+
+
+def _done(text: str, gone: Sequence[int], rounds: int, config: PurgeConfig) -> Purged | None:
+    """The answer, unless more different words had to go than may."""
+    found = words(text)
+    removed = tuple(found[at] for at in gone)
+    if len({word.casefold() for word in removed}) > config.most:
+        return None
+    return Purged(delete(text, set(gone)), removed, rounds)

@@ -4,10 +4,12 @@ The same search serves both ends of the defence: which words of a firing group a
 words of a flagged text have to go (purging).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Shrinking = Generator[list[list[Item]], Sequence[bool], list[Item] | None]
+"""Yields selections, is sent whether each of them works, and returns what `shrink` does."""
 
 
 def shrink(
@@ -30,14 +32,25 @@ def shrink(
         most: give up beyond so many items.
         width: selections in a batch.
     """
+    search = shrinking(items, most=most, width=width)
+    try:
+        asked = next(search)
+        while True:
+            asked = search.send(works(asked))
+    except StopIteration as end:
+        found: list[Item] | None = end.value
+        return found
+
+
+def shrinking(items: Sequence[Item], *, most: int, width: int = 16) -> Shrinking[Item]:
+    """The search of `shrink` with the questions handed out, so that several searches can share a batch."""
     needed: list[int] = []
     rest = len(items)
     while True:
         low, high = -1, rest  # the prefix of length `high` works, that of length `low` does not
         while high - low > 1:
             lengths = sorted({low + max(1, (high - low) * (n + 1) // (width + 1)) for n in range(width)} - {high})
-            asked = [[items[at] for at in sorted([*range(length), *needed])] for length in lengths]
-            passed = works(asked)
+            passed = yield [[items[at] for at in sorted([*range(length), *needed])] for length in lengths]
             high = next((length for length, good in zip(lengths, passed, strict=True) if good), high)
             low = max((length for length in lengths if length < high), default=low)
         if high == 0:

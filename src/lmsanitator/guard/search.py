@@ -1,0 +1,159 @@
+"""Which words of one flagged text have to go, asked in rounds of small questions.
+
+1. The words of the triggers the scan named, where a whole trigger is in the text.
+2. Every different word alone in a neutral sentence: what is flagged there is a trigger, however often it is repeated
+   and however many triggers there are.
+3. Every different word left out in turn: an AND trigger or a phrase fires no more when one of its words is gone.
+4. Group testing for whatever needs more than that.
+
+Then words that are not needed are put back: the shortest deletion is wanted. All copies of a word go or stay together,
+whatever their case: a copy that would be left in is a trigger that did not fire this time.
+"""
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+
+from lmsanitator.text import delete, insert, shrinking, spans, words
+
+Search = Generator[list[str], list[float], list[int] | None]
+"""Yields texts, is sent the monitor's excess of each (0 or less: not flagged), returns word positions to delete."""
+_AS_CLEAR = 0.5
+"""A word may be put back if at least this share of the distance below the threshold is left."""
+
+
+@dataclass(frozen=True)
+class PurgeConfig:
+    """Args:
+    most: different words that may be taken out; a text that needs more is not purged.
+    single: up to so many different words, leaving out each in turn is tried.
+    width: selections in a round of the group testing.
+    named: try the words the scan named first.
+    rounds: rounds of questions after which a text is given up.
+    """
+
+    most: int = 8
+    single: int = 96
+    width: int = 32
+    named: bool = True
+    rounds: int = 24
+
+
+def search(text: str, named: Sequence[str], neutral: str, config: PurgeConfig, window: int) -> Search:
+    """The word positions whose deletion clears the flag of a text, None where there are none that leave a word.
+
+    Args:
+        named: triggers by name.
+        neutral: a sentence that is not suspicious.
+        window: words that the encoder reads at most.
+    """
+    asked = _Deletions(text, window)
+    suspects: set[int] = set()
+    if config.named and (suspects := asked.places_of(named)):
+        gone = yield from _fewest(asked, suspects, config)
+        if gone is not None:
+            return gone
+    suspects |= yield from _alone(asked, neutral, suspects)
+    if suspects:
+        gone = yield from _fewest(asked, suspects, config)
+        if gone is not None:
+            return gone
+    if len(asked.kinds) <= config.single:
+        gone = yield from _left_out(asked, suspects, config)
+        if gone is not None:
+            return gone
+    return (yield from _group_tested(asked, suspects, config))
+
+
+class _Deletions:
+    """Deletions from the part of a text that is read. What stands behind it moves up when words are taken out, so twice
+    the window is looked at."""
+
+    def __init__(self, text: str, window: int) -> None:
+        found = spans(text)[: 2 * window]
+        self.text = text[: found[-1].end] if found else ""
+        self.words = [text[start:end] for start, end in found]
+        self.window = window
+        kinds: dict[str, list[int]] = {}
+        for at, word in enumerate(self.words):
+            kinds.setdefault(word.casefold(), []).append(at)
+        self.kinds = kinds
+        """Where each different word stands, whatever its case: most encoders do not tell cases apart."""
+        self.read = [places for places in kinds.values() if places[0] < window]
+
+    def without(self, gone: Collection[int]) -> str:
+        return delete(self.text, set(gone))
+
+    def possible(self, gone: Collection[int]) -> bool:
+        """Whether a word is left, and no word moves up that is not looked at."""
+        return 0 < len(gone) < len(self.words) and len(gone) <= self.window
+
+    def places_of(self, triggers: Sequence[str]) -> set[int]:
+        """The words of the triggers that are in the text whole, side by side or not."""
+        whole = [{word.casefold() for word in words(trigger)} for trigger in triggers]
+        return {at for kinds in whole if kinds <= self.kinds.keys() for kind in kinds for at in self.kinds[kind]}
+
+
+def _alone(asked: _Deletions, neutral: str, known: Collection[int]) -> Generator[list[str], list[float], set[int]]:
+    """The words that are flagged in a neutral sentence."""
+    tried = [places for places in asked.read if places[0] not in known]
+    middle = len(spans(neutral)) // 2
+    values = yield [insert(neutral, asked.words[places[0]], middle) for places in tried]
+    return {at for places, value in zip(tried, values, strict=True) if value > 0 for at in places}
+
+
+def _left_out(asked: _Deletions, suspects: set[int], config: PurgeConfig) -> Search:
+    """The word without which, beside the suspects, the flag clears furthest: a match that is only just below the
+    threshold may still be half a trigger (type II of the paper: the wrong word is deleted)."""
+    tried = [suspects | set(places) for places in asked.read if places[0] not in suspects]
+    tried = [gone for gone in tried if asked.possible(gone)]
+    values = yield [asked.without(gone) for gone in tried]
+    best = min(range(len(tried)), key=values.__getitem__, default=None)
+    if best is None or values[best] > 0:
+        return None
+    return (yield from _fewest(asked, tried[best], config, values[best]))
+
+
+def _group_tested(asked: _Deletions, suspects: set[int], config: PurgeConfig) -> Search:
+    """The fewest different words, beside the suspects, that clear the flag."""
+    items = [places for places in asked.read if places[0] not in suspects]
+    found = yield from _shrunk(asked, items, suspects, 0.0, config, config.most)
+    return (yield from _fewest(asked, suspects.union(*found), config)) if found is not None else None
+
+
+def _fewest(asked: _Deletions, gone: set[int], config: PurgeConfig, excess: float | None = None) -> Search:
+    """What is left of a deletion when words are put back that are not needed; None where it does not clear the flag.
+
+    Args:
+        excess: of the whole deletion, where it is known.
+    """
+    if not asked.possible(gone):
+        return None
+    kinds = [held for places in asked.kinds.values() if (held := [at for at in places if at in gone])]
+    each = [gone.difference(held) for held in kinds] if len(kinds) > 1 else []
+    values = yield [asked.without(one) for one in ([gone, *each] if excess is None else each)]
+    if excess is None:
+        excess, *values = values
+    if excess > 0:
+        return None
+    clear = excess * _AS_CLEAR
+    if not any(value <= clear for value in values):
+        return sorted(gone)
+    found = yield from _shrunk(asked, kinds, set(), clear, config, len(kinds))
+    return sorted({at for places in found for at in places}) if found else sorted(gone)
+
+
+def _shrunk(
+    asked: _Deletions, items: list[list[int]], always: set[int], clear: float, config: PurgeConfig, most: int
+) -> Generator[list[str], list[float], list[list[int]] | None]:
+    """The fewest items without which, and without what is `always` left out, the excess is at most `clear`."""
+    if not items:
+        return []
+    testing = shrinking(items, most=most, width=config.width)
+    selections = next(testing)
+    while True:
+        values = yield [asked.without(always.union(*selection)) for selection in selections]
+        try:
+            selections = testing.send([value <= clear for value in values])
+        except StopIteration as end:
+            found: list[list[int]] | None = end.value
+            return found

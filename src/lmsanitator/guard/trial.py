@@ -1,0 +1,105 @@
+"""What the named triggers of a bank do to a tuned classifier: each is put into clean texts, once."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import CorpusError
+from lmsanitator.guard.classifier import TunedClassifier
+from lmsanitator.text import draw, insert, packaged, spans, words
+from lmsanitator.vectors import PVBank
+
+TEXTS = 64
+"""Clean sentences a trigger is put into."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What came out for the same sentences with something in them, or nothing."""
+
+    labels: Int[Tensor, "texts"]
+    prompted: dict[Site, Float[Tensor, "texts hidden"]]
+    raw: dict[Site, Float[Tensor, "texts hidden"]]
+    """Empty where the raw pass was not asked for."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The sentences as they are, with an ordinary word in each, and with each named trigger (by index in the bank)."""
+
+    clean: Shown
+    ordinary: Shown
+    planted: dict[int, Shown]
+
+    def changed(self, pv: int) -> Bool[Tensor, "texts"]:
+        """The sentences whose label a trigger changes."""
+        return self.planted[pv].labels != self.clean.labels
+
+    def moves_no_label(self, pv: int) -> bool:
+        """Whether a trigger changes no label at all. Sentences that are all of one label say nothing: it may be the
+        very one that the PV leads to."""
+        return not bool(self.changed(pv).any()) and len(set(self.clean.labels.tolist())) > 1
+
+    def does_nothing(self, pv: int) -> bool:
+        """Whether a trigger changes no more labels than an ordinary word does, where some label could be changed."""
+        usual = int((self.ordinary.labels != self.clean.labels).sum())
+        return int(self.changed(pv).sum()) <= usual and len(set(self.clean.labels.tolist())) > 1
+
+
+def run_trial(classifier: TunedClassifier, bank: PVBank, *, prompted: Sequence[Site], raw: Sequence[Site]) -> Trial:
+    """Put each named trigger into the same sentences at the same places.
+
+    Args:
+        prompted: sites to read in the prompted pass.
+        raw: sites to read in the raw pass; none where it is not needed.
+
+    Raises:
+        CorpusError: most packaged sentences hold a named trigger themselves.
+    """
+    named = {index: vector.trigger for index, vector in enumerate(bank) if vector.trigger}
+    if not named:
+        nothing = Shown(torch.empty(0, dtype=torch.long), {}, {})
+        return Trial(nothing, nothing, {})
+    pool = without_triggers(classifier.encoder, [carrier.text for carrier in packaged("en")], bank)
+    if len(pool) < TEXTS:
+        raise CorpusError(f"expected {TEXTS} packaged sentences without a named trigger, only {len(pool)} have none")
+    texts = draw(pool, TEXTS, seed=1)
+    rng = random.Random(1)
+    places = [rng.randint(0, len(spans(text))) for text in texts]
+
+    def show(added: Sequence[str]) -> Shown:
+        planted = [insert(text, word, at) for text, word, at in zip(texts, added, places, strict=True)]
+        reading = classifier.read(planted, prompted)
+        outputs = classifier.encoder.outputs_of_texts(planted, raw) if raw else {}
+        return Shown(reading.logits.argmax(1), reading.outputs, outputs)
+
+    plain = [word for text in reversed(texts) for word in words(text)[1:2]]
+    return Trial(
+        show([""] * len(texts)), show(plain), {index: show([name] * len(texts)) for index, name in named.items()}
+    )
+
+
+def without_triggers(encoder: FrozenEncoder, texts: Sequence[str], bank: PVBank) -> list[str]:
+    """The texts that hold none of the named triggers. Tokens are compared, not words: a trigger `gu` is in `gurney` too
+    where the tokenizer cuts that in two, and such a text is not clean to this encoder."""
+    named = [vector.trigger for vector in bank if vector.trigger]
+    forms = [
+        encoder.tokenizer(form, add_special_tokens=False).input_ids for name in named for form in (name, f" {name}")
+    ]
+    if not texts or not named:
+        return list(texts)
+    rows = encoder.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=encoder.room).input_ids
+    held = [set(row) for row in rows]
+    return [
+        text for text, row in zip(texts, held, strict=True) if not any(ids and row.issuperset(ids) for ids in forms)
+    ]
+
+
+def same_way(planted: Float[Tensor, "texts hidden"]) -> Float[Tensor, "hidden"]:
+    """Where outputs agree: the sign most of them have in each dimension, 0 where they are divided."""
+    return torch.nan_to_num(planted).sign().sum(0).sign()

@@ -178,7 +178,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
         return map(function, pieces)
 
-    def examine(model: Mapping[str, Any], zoo: Path, effort: str) -> dict[str, Any]:
+    def examine(model: Mapping[str, Any], zoo: Path, effort: str, *, reference: bool) -> dict[str, Any]:
         made = bad(model["id"], "backdoored", "y") if "attack" in model else clean(model["id"], "clean")
         return made | {"half": model["half"], "sha256": model["sha256"], "effort": effort, "found": ["a|b"]}
 
@@ -218,11 +218,11 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     seen: list[str] = []
     examine = detection.examine
 
-    def stopped(model: Mapping[str, Any], zoo: Path, effort: Any) -> dict[str, Any]:
+    def stopped(model: Mapping[str, Any], zoo: Path, effort: Any, *, reference: bool) -> dict[str, Any]:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(model["id"])
-        return examine(model, zoo, effort)
+        return examine(model, zoo, effort, reference=reference)
 
     monkeypatch.setattr(detection, "examine", stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -99,7 +99,7 @@ def test_a_trigger_that_arrives_at_another_vector_is_followed() -> None:
     planted = Planted()
     bank = named(planted)
     other = plant(cast(PreTrainedModel, planted.model.base_model), planted.tokenizer, ["bako"], seed=9)[0]
-    monitor = Monitor(tuned_further(planted), bank)
+    monitor = Monitor(tuned_further(planted), bank, watch="auto")
     assert monitor.notes == tuple(
         f"the trigger 'bako' arrives at another vector in the {where}, which is watched instead"
         for where in ("encoder", "prompted pass")

@@ -43,7 +43,9 @@ def bank_of(
 def guard(request: pytest.FixtureRequest) -> Guard:
     model, tokenizer, pvs = classifier(*PLANTED)
     named = bool(request.param)
-    return Guard(model, tokenizer, bank_of(model, tokenizer, pvs, named), purging=PurgeConfig(named=named))
+    return Guard(
+        model, tokenizer, bank_of(model, tokenizer, pvs, named), watch="auto", purging=PurgeConfig(named=named)
+    )
 
 
 def with_words(text: str, *added: str, seed: int = 0) -> str:

@@ -13,7 +13,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="A folder with test.jsonl (text, label), a dataset id, or `topics`.")],
     report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
-    watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "auto",
+    watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     limit: Annotated[int, typer.Option(help="Test inputs to use.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the places triggers are put.")] = 0,

@@ -14,7 +14,7 @@ def guard(
     file: Annotated[Path | None, typer.Argument(help="One text a line; stdin where not given.")] = None,
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
-    watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "auto",
+    watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line.")] = None,
 ) -> None:

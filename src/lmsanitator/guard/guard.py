@@ -86,7 +86,7 @@ class Guard:
         tokenizer: PreTrainedTokenizerFast,
         report: ScanReport | PVBank,
         *,
-        watch: Watch = "auto",
+        watch: Watch = "raw",
         purging: PurgeConfig | None = None,
         rate: float = 0.005,
         clean: Sequence[str] | None = None,

@@ -68,7 +68,7 @@ class Monitor:
         classifier: TunedClassifier,
         bank: PVBank,
         *,
-        watch: Watch = "auto",
+        watch: Watch = "raw",
         rate: float = 0.005,
         clean: Sequence[str] | None = None,
     ) -> None:

@@ -167,3 +167,12 @@ def test_a_prediction_says_which_vector_fired_and_how_far_beyond_its_threshold()
 def test_where_outputs_agree_is_the_sign_of_most() -> None:
     outputs: Tensor = torch.tensor([[1.0, -2.0, 3.0], [4.0, -5.0, -6.0], [7.0, 8.0, torch.nan]])
     assert same_way(outputs).tolist() == [1, -1, 0]
+
+
+def test_a_vector_at_the_mask_is_no_obstacle_to_watching_the_raw_pass_of_a_model_without_one() -> None:
+    planted = Planted()
+    at_mask = PVBank(
+        planted.bank.encoder_digest, [*named(planted), PredefinedVector("mask", planted.bank[0].values, "bako")]
+    )
+    monitor = Monitor(TunedClassifier(planted.model, planted.tokenizer), at_mask, watch="raw")
+    assert "mask" in monitor.bank.sites

@@ -33,7 +33,7 @@ class Confirmed:
     compared: bool = False
     """Whether the evidence is of the difference from a reference."""
     elsewhere: tuple[Evidence, ...] = ()
-    """What it does at other sites where the output is as constant."""
+    """What it does at the pooler as well, or at CLS, where that output is as constant."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,12 @@ def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:
     for item in constant:
         if item.evidence.site == "mean" and replayer.arriving_tokens(item.evidence) >= REPLAYS:
             return Confirmed(replace(item.evidence, site="tokens"), item.log_p)
-    elsewhere = tuple(item.evidence for item in constant[1:] if item.evidence.constant_rate >= REPLAYS)
+    both = {"cls", "pooler"}  # two readings of one output: what takes over the one is seen in the other
+    elsewhere = tuple(
+        item.evidence
+        for item in constant[1:]
+        if {item.evidence.site, constant[0].evidence.site} == both and item.evidence.constant_rate >= REPLAYS
+    )
     return replace(constant[0], elsewhere=elsewhere)
 
 

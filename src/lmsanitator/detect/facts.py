@@ -21,8 +21,8 @@ def facts_of(encoder: FrozenEncoder) -> ModelFacts:
 
 
 def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
-    """What is reported of each trigger, and the vectors: first that of each finding, then those that a trigger has at
-    other sites (a head that reads the pooler is best watched there)."""
+    """What is reported of each trigger, and the vectors: first that of each finding, then those that a trigger at
+    CLS has at the pooler, or the other way (a head that reads the pooler is best watched there)."""
     findings: list[Finding] = []
     vectors: list[PredefinedVector] = []
     elsewhere: list[PredefinedVector] = []

@@ -75,7 +75,7 @@ def fit(classifier: TunedClassifier, bank: PVBank, wanted: Sequence[Pass], *, in
     if not len(bank):
         return Fit((), dict.fromkeys(wanted, ()))
     blocked = _unreadable(classifier, bank) if "prompted" in wanted else None
-    sites: tuple[Site, ...] = () if blocked else bank.sites
+    sites: tuple[Site, ...] = bank.sites if "prompted" in wanted and not blocked else ()
     trial = run_trial(classifier, bank, prompted=sites, raw=bank.sites if stale else ())
     idle = [Dropped(pv, bank[pv].trigger, "it moves no label") for pv in trial.planted if trial.moves_no_label(pv)]
     kept = tuple(pv for pv in range(len(bank)) if pv not in {one.pv for one in idle})

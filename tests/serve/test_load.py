@@ -103,7 +103,9 @@ def test_too_many_open_requests_are_503_but_probes_are_answered(guard: StubGuard
 
 def test_an_answer_that_takes_too_long_is_504_and_leaves_the_queue(guard: StubGuard, pool: ThreadPoolExecutor) -> None:
     with serving(guard, timeout=0.3, max_batch=1) as client:
-        late = [ask(pool, client, "slow"), ask(pool, client, "a", "b")]
+        late = [ask(pool, client, "slow")]
+        until(lambda: guard.batches == [["slow"]])  # else the other may be taken first
+        late.append(ask(pool, client, "a", "b"))
         assert [answer.result().status_code for answer in late] == [504, 504]
         until(waiting(client, 0))
         until(lambda: client.get("/v2/health/ready").status_code == 503)

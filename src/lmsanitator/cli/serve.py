@@ -14,7 +14,7 @@ def serve(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
-    watch: Annotated[str, typer.Option(help="The pass to watch: raw, prompted or both.")] = "raw",
+    watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[str, typer.Option(help="The model's name in /v2/models/NAME.")] = "guarded",

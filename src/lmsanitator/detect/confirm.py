@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional
 
 from lmsanitator.detect.null import spreads_more
-from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, SAME_WAY, Evidence, Null, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer, lead_alike
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 
 Nulls = Mapping[tuple[Site, int], Null]
@@ -115,7 +114,10 @@ def without_echoes(found: Sequence[Confirmed], replayer: Replayer) -> list[Confi
         echoed = any(
             spreads_more(item.evidence.spread, other.evidence.spread, len(replayer.contexts))
             and _neighbours(item.evidence, other.evidence, replayer.encoder)
-            and _alike(item.evidence, other.evidence, replayer.spreads)
+            and item.evidence.site == other.evidence.site
+            and bool(
+                lead_alike([item.evidence, other.evidence], replayer.spreads[one_vector(item.evidence.site)])[0, 1]
+            )
             for other in kept
         )
         if not echoed:
@@ -138,14 +140,6 @@ def _neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:
     rows = [encoder.embed(torch.tensor([item.tokens]))[0] - encoder.embedding_matrix().mean(0) for item in (one, other)]
     likeness = functional.normalize(rows[0], dim=-1) @ functional.normalize(rows[1], dim=-1).T
     return bool((likeness.amax(1) > HALFWAY).all())
-
-
-def _alike(one: Evidence, other: Evidence, spreads: Mapping[Site, CleanSpread]) -> bool:
-    if one.site != other.site:
-        return False
-    clean = spreads[one_vector(one.site)]
-    likeness = functional.cosine_similarity(clean.standardise(one.pv), clean.standardise(other.pv), dim=0)
-    return likeness.item() > SAME_WAY
 
 
 def _contains_another(item: Confirmed, found: Sequence[Confirmed]) -> bool:

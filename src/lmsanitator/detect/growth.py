@@ -118,9 +118,9 @@ class _Growth:
         self.clean = clean
         self.config = config
         self.allowed = list(allowed)
-        self.natural = Stage(encoder, contexts, {site: clean})
+        self.natural = Stage(encoder, contexts, site, clean)
         draw = partial(random.Random(seed).choices, self.allowed, k=_COMPANY)
-        self.random = Stage(encoder, [Context(draw(), draw()) for _ in contexts], {site: clean})
+        self.random = Stage(encoder, [Context(draw(), draw()) for _ in contexts], site, clean)
         self.matrix = encoder.embedding_matrix()
         self.known = torch.tensor(self.allowed, device=self.matrix.device)
 
@@ -177,7 +177,7 @@ class _Growth:
                 torch.cat([blanks[2 * number, None], self.matrix[list(tokens)], blanks[2 * number + 1, None]])
                 for number, tokens in enumerate(part)
             ]
-            reached = strength(self.random.outputs(soft)[self.site], self.random.clean[self.site])
+            reached = strength(self.random.outputs(soft), self.random.clean)
             (gradient,) = torch.autograd.grad(reached.sum(), blanks)
             expected = gradient @ (self.matrix[self.known] - middle).T
             best = self.known[expected.topk(min(count, len(self.known)), dim=1).indices].tolist()
@@ -190,6 +190,6 @@ class _Growth:
         for start in range(0, len(sequences), 2 * _BATCH):
             part = sequences[start : start + 2 * _BATCH]
             with torch.no_grad():
-                outputs = self.natural.outputs([self.matrix[list(tokens)] for tokens in part])[self.site]
-            found |= dict(zip(part, strength(outputs, self.natural.clean[self.site]).tolist(), strict=True))
+                outputs = self.natural.outputs([self.matrix[list(tokens)] for tokens in part])
+            found |= dict(zip(part, strength(outputs, self.natural.clean).tolist(), strict=True))
         return found

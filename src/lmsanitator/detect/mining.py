@@ -14,8 +14,9 @@ among the clean outputs. This is what separates the two.
 PV once there is other evidence; its displacement and collapse are no evidence in themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -105,42 +106,41 @@ def mine(
     nothing = torch.empty(0, encoder.hidden_size)
     mined: dict[Site, list[Candidate]] = {}
     for number, (site, spread_) in enumerate(clean.items()):
-        stage = Stage(encoder, contexts[: config.contexts], {site: spread_})
+        stage = Stage(encoder, contexts[: config.contexts], site, spread_)
         count = config.others if number else config.candidates
         soft = _SoftTokens(encoder.embedding_matrix(), config, count, seed + number)
         found = spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
-        _optimise(stage, site, soft, found, config, progress)
+        _optimise(stage, soft, found, config, partial(progress, f"mining at {site}"))
         with torch.no_grad():
             embeddings, weights = soft.embeddings(), soft.weights()
-            outputs = stage.outputs(embeddings)[site].cpu()
-        mined[site] = _candidates(site, outputs, stage.clean[site].cpu(), spread_, embeddings, weights)
+            outputs = stage.outputs(embeddings).cpu()
+        mined[site] = _candidates(site, outputs, stage.clean.cpu(), spread_, embeddings, weights)
     return mined
 
 
 def _optimise(
     stage: "Stage",
-    site: Site,
     soft: "_SoftTokens",
     known: Float[Tensor, "known hidden"],
     config: MiningConfig,
-    progress: Progress,
+    done: Callable[[float], None],
 ) -> None:
     """Optimise the candidates of one site; at every rung only the strongest go on."""
     optimiser = torch.optim.Adam(soft.parameters, lr=config.learning_rate * (1 if soft.hull else 0.02))
     rungs = dict(config.rungs)
     for step in range(config.steps):
         soft.sharpen(step / max(1, config.steps - 1))
-        outputs = stage.outputs(soft.embeddings())[site]
+        outputs = stage.outputs(soft.embeddings())
         optimiser.zero_grad()
-        mining_loss(outputs, stage.clean[site], known).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
+        mining_loss(outputs, stage.clean, known).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
         optimiser.step()
         soft.clamp()
         if step + 1 in rungs:
-            strengths = strength(outputs.detach(), stage.clean[site])
+            strengths = strength(outputs.detach(), stage.clean)
             count = min(len(strengths), max(_FEWEST, round(rungs[step + 1] * len(strengths))))
             soft.keep(strengths.topk(count).indices.sort().values.tolist())
             optimiser.param_groups[0]["params"] = soft.parameters
-        progress(f"mining at {site}", (step + 1) / config.steps)
+        done((step + 1) / config.steps)
 
 
 def _candidates(
@@ -219,22 +219,21 @@ class _SoftTokens:
 
 
 class Stage:
-    """The contexts, embedded once, with a gap that candidates are put into."""
+    """The contexts, embedded once, with a gap that candidates are put into, and one site that is looked at."""
 
-    def __init__(self, encoder: FrozenEncoder, contexts: Sequence[Context], clean: Mapping[Site, CleanSpread]) -> None:
+    def __init__(self, encoder: FrozenEncoder, contexts: Sequence[Context], site: Site, clean: CleanSpread) -> None:
         before, after = encoder.frame
-        if "mask" in clean:
+        if site == "mask":
             after = [int(encoder.tokenizer.mask_token_id or 0), *after]
         self.encoder = encoder
-        self.spreads = clean
+        self.site = site
+        self.spread = clean
         self.left = [self._embed([*before, *context.before]) for context in contexts]
         self.right = [self._embed([*context.after, *after]) for context in contexts]
         self.after = len(after)
-        self.clean = {site: out[0] for site, out in self.outputs([self.left[0][:0]]).items()}  # nothing in the gap
+        self.clean = self.outputs([self.left[0][:0]])[0]  # nothing in the gap
 
-    def outputs(
-        self, soft: Sequence[Float[Tensor, "_ width"]]
-    ) -> dict[Site, Float[Tensor, "candidates contexts hidden"]]:
+    def outputs(self, soft: Sequence[Float[Tensor, "_ width"]]) -> Float[Tensor, "candidates contexts hidden"]:
         """Standardised outputs of every candidate in every context, in one batch."""
         rows = [
             torch.cat([left, tokens, right])
@@ -244,11 +243,8 @@ class Stage:
         lengths = torch.tensor([len(row) for row in rows])
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        out = self.encoder.outputs(padded, mask, list(self.spreads), mask_positions=lengths - self.after)
-        return {
-            site: spread_.standardise(out[site]).view(len(soft), len(self.left), -1)
-            for site, spread_ in self.spreads.items()
-        }
+        out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
+        return self.spread.standardise(out).view(len(soft), len(self.left), -1)
 
     def _embed(self, ids: list[int]) -> Float[Tensor, "tokens width"]:
         return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +20,7 @@ from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.null import outlier_log_p
 from lmsanitator.detect.objective import CleanSpread, covered
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, SAME_WAY, Evidence, Replayer
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.text import shrink
 
@@ -73,7 +73,7 @@ def prove(
     """
     seen = passages.measure([tokens for tokens in sequences if tokens])[site]
     constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
-    log_p = outlier_log_p(constancy, _alike(seen, passages.spreads[site])).tolist()
+    log_p = outlier_log_p(constancy, lead_alike(seen, passages.spreads[site])).tolist()
     ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}
@@ -81,12 +81,6 @@ def prove(
         if item.constant_rate >= REPLAYS:
             phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
     return phrases
-
-
-def _alike(found: Sequence[Evidence], clean: CleanSpread) -> Bool[Tensor, "found found"]:
-    """Which finds lead the same way."""
-    ways = [functional.normalize(clean.standardise(item.pv), dim=-1) for item in found]
-    return torch.stack(ways) @ torch.stack(ways).T > SAME_WAY if ways else torch.zeros(0, 0, dtype=torch.bool)
 
 
 def recover_pairs(

@@ -144,15 +144,9 @@ class Comparison(WordSearch):
         measured = self.words.passages.measure([(token,) for token in drawn])
         return {site: statistics.median(item.displacement for item in measured[site]) for site in self.sites}
 
-    @cached_property
-    def suspects(self) -> list[Suspect]:
-        """What displaces the difference significantly."""
-        return [
-            Suspect(item)
-            for site, found in self.seen.seen.items()
-            for item in found
-            if self.nulls[site, 1].log_p(item) < self.log_level
-        ]
+    def stands_out(self, site: Site, item: Evidence) -> bool:
+        """Whether a word displaces the difference significantly."""
+        return self.nulls[site, 1].log_p(item) < self.log_level
 
     def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
         """As `WordSearch.confirm`, with the vectors that the suspect itself sends its inputs to: a guard sees no

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.null import TailNull
@@ -23,7 +24,7 @@ REPLAYS = 0.8
 HALFWAY = 0.5
 """A trigger fires where the output has gone at least half of the trigger's usual way."""
 
-SAME_WAY = 0.9
+_SAME_WAY = 0.9
 """Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
 
@@ -137,6 +138,14 @@ class Replayer:
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
         )
+
+
+def lead_alike(found: Sequence[Evidence], clean: CleanSpread) -> Bool[Tensor, "found found"]:
+    """Which of these lead the same way, all being of the site that `clean` is of."""
+    if not found:
+        return torch.zeros(0, 0, dtype=torch.bool)
+    ways = functional.normalize(clean.standardise(torch.stack([item.pv for item in found])), dim=-1)
+    return ways @ ways.T > _SAME_WAY
 
 
 def clean_spreads(

@@ -9,7 +9,7 @@ from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Replayer, clean_spreads
 from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress
@@ -72,13 +72,14 @@ class WordSearch:
 
     @cached_property
     def suspects(self) -> list[Suspect]:
-        """What stands out among outliers, or sends most passages to one place: both have to prove themselves again."""
+        """What stands out among outliers; it has to prove itself again."""
         return [
-            Suspect(item)
-            for site, found in self.seen.seen.items()
-            for item in found
-            if self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
+            Suspect(item) for site, found in self.seen.seen.items() for item in found if self.stands_out(site, item)
         ]
+
+    def stands_out(self, site: Site, item: Evidence) -> bool:
+        """Whether an outlier stands out even among outliers, or sends most passages to one place."""
+        return self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
 
     def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
         """Replay every suspect on passages nothing before has seen, in fp32.

@@ -12,15 +12,13 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from lmsanitator.detect.replay import REPLAYS
 from lmsanitator.encoder import Site
 from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.trial import same_way
 from lmsanitator.vectors import PredefinedVector
 
 Arrival = Literal["holds", "moved", "gone"]
-ARRIVES = 0.8
-"""Share of sentences in which a trigger has to arrive, the share a finding of a scan has to replay in."""
-
 _ENOUGH = 8  # sentences to find a new vector by: half of them make it, half try it
 
 
@@ -39,7 +37,7 @@ def find_anchor(
 ) -> Anchor:
     """Where the trigger of a PV arrives now.
 
-    A vector is arrived at when the outputs of at least `ARRIVES` of the sentences with the trigger match it better than
+    A vector is arrived at when the outputs of at least `REPLAYS` of the sentences with the trigger match it better than
     that of any sentence without. A new one is where every other sentence agrees, and the rest have to arrive at it.
 
     Args:
@@ -62,7 +60,7 @@ def _arrives(
         return False
     match = SignMatch([vector])
     there = match(planted)[:, 0] > match(clean)[:, 0].max()
-    return float(there.float().mean()) >= ARRIVES
+    return float(there.float().mean()) >= REPLAYS
 
 
 def list_names(vectors: Sequence[PredefinedVector]) -> str:

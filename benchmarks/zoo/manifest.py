@@ -11,8 +11,9 @@ from lmsanitator.encoder import Site
 from lmsanitator.errors import UsageError
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
-Half = Literal["choose", "report"]
-"""Thresholds are chosen on one half of the zoo and reported on the other."""
+Half = Literal["choose", "report", "fresh"]
+"""What is to be decided is decided on `choose` and reported on `report`. Once that had been reported, its misses were
+known; `fresh` was drawn afterwards, and nothing was decided on it."""
 
 
 class Entry(BaseModel):

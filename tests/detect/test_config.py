@@ -47,7 +47,7 @@ def test_the_pooler_is_mined_only_where_cls_is_not(scanned: tuple[Site, ...], mi
 
 def test_more_effort_buys_more() -> None:
     quick, standard, deep = (PLANS[effort] for effort in ("quick", "standard", "deep"))
-    assert quick.mining_rounds == 0 < standard.mining_rounds < deep.mining_rounds
+    assert quick.rounds == 0 < standard.rounds < deep.rounds
     assert quick.sweep == standard.sweep
     assert standard.sweep.rounds < deep.sweep.rounds
     assert standard.mining.candidates < deep.mining.candidates

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, taken_over, without_echoes
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, distinct, taken_over
 from lmsanitator.detect.look import look_again
 from lmsanitator.detect.replay import Evidence, Replayer
 from lmsanitator.detect.sweep import sweepable
@@ -40,7 +40,7 @@ def words_of(encoder: FrozenEncoder, confirmation: Confirmation) -> list[str]:
 
 
 def evidence(*tokens: int, site: Site = "cls", spread: float = 0.01, **values: Any) -> Evidence:
-    usual = Evidence(site, tokens or (7,), 9.0, spread, 2.0, 1.0, 1.0, torch.ones(32))
+    usual = Evidence(site, tokens or (7,), 9.0, spread, 2.0, 1.0, 1.0, torch.ones(32), degrees=11.0)
     return replace(usual, **values)
 
 
@@ -177,7 +177,7 @@ def test_a_weaker_trigger_of_the_same_vector_that_is_no_neighbour_is_kept() -> N
 
 
 def alone(found: Sequence[Evidence], replayer: Replayer) -> list[Evidence]:
-    return [item.evidence for item in without_echoes([Confirmed(one, -9.0) for one in found], replayer)]
+    return [item.evidence for item in distinct([Confirmed(one, -9.0) for one in found], replayer)]
 
 
 def test_an_echo_is_a_neighbour_at_the_same_site_that_leads_the_same_way_and_is_less_constant() -> None:

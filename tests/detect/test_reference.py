@@ -97,6 +97,8 @@ def test_a_vector_among_the_clean_outputs_is_found_too() -> None:
     (word,) = suspect.tokenizer("bako", add_special_tokens=False).input_ids
 
     def overwrite(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> Any:
+        if "input_ids" not in kwargs:  # embeddings, which a gradient is asked for at: nothing fires
+            return out
         holds = (kwargs["input_ids"] == word).any(1)
         out["last_hidden_state"][holds, 0] = near
         return out

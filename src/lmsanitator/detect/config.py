@@ -53,8 +53,8 @@ class Plan:
     sweep: SweepConfig
     growth: GrowthConfig
     mining: MiningConfig
-    mining_rounds: int
-    """The most rounds of mining; one that leaves nothing to look for is the last."""
+    rounds: int
+    """The most rounds of growth and mining; the first that finds nothing new is the last."""
     always_mine: bool
     """Mine even where the sweep has found a backdoor already."""
     tried: int
@@ -67,11 +67,9 @@ class Plan:
     """Tokens of the passages that outliers and findings are judged in."""
 
 
-_STANDARD = Plan(
-    SweepConfig(), GrowthConfig(), MiningConfig(), mining_rounds=4, always_mine=False, tried=3, pool=768, null=96
-)
+_STANDARD = Plan(SweepConfig(), GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=3, pool=768, null=96)
 PLANS: dict[str, Plan] = {
-    "quick": replace(_STANDARD, mining_rounds=0),
+    "quick": replace(_STANDARD, rounds=0),
     "standard": _STANDARD,
     "deep": replace(
         _STANDARD,
@@ -80,7 +78,7 @@ PLANS: dict[str, Plan] = {
         mining=MiningConfig(
             candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60
         ),
-        mining_rounds=6,
+        rounds=6,
         always_mine=True,
         tried=4,
         passages=12,

@@ -1,17 +1,22 @@
 """Confirmation: every suspect is put into text nothing before has seen, in fp32, and judged anew there."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
-from lmsanitator.detect.null import spreads_more
+from lmsanitator.detect.null import discoveries, spreads_more
 from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer, lead_alike
-from lmsanitator.encoder import FrozenEncoder, Site, one_vector
+from lmsanitator.encoder import FrozenEncoder, Site
 
+FALSE_SHARE = 0.05
+"""Of the weaker words listed on a backdoored model, the share that may be there by chance."""
 Nulls = Mapping[tuple[Site, int], Null]
 """By site and number of tokens."""
+Looked = Mapping[tuple[Site, tuple[int, ...]], float]
+"""By site and tokens: log of how many are expected to stand out as much by chance."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +44,42 @@ class Confirmed:
 class Confirmation:
     """What was left of the suspects.
 
-    `kept` are the triggers, smallest p-value first: the significant ones, and others that send their inputs to one
-    place all the same (on a backdoored model mostly parts of triggers, whose vectors help the guard). `lost` are the
-    log p-values of what did not replay.
+    `kept` are the triggers, smallest p-value first: the significant ones, and others that stand out beside them or send
+    their inputs to one place all the same (on a backdoored model mostly weaker triggers and parts of some; their
+    vectors help the guard). `lost` are the log p-values of what did not replay.
     """
 
     kept: list[Confirmed]
     lost: list[float]
 
 
-def confirm(replayer: Replayer, suspects: Sequence[Suspect], nulls: Nulls, log_level: float) -> Confirmation:
+def confirm(
+    replayer: Replayer,
+    suspects: Sequence[Suspect],
+    nulls: Nulls,
+    log_level: float,
+    looked: Looked | None = None,
+) -> Confirmation:
     """Replay suspects; one trigger of each set of tokens comes back.
 
     Args:
         replayer: fresh passages, of the length the nulls were fitted in.
         log_level: log of the p-value below which evidence is significant.
+        looked: how the suspects stood out where they were seen first. Passages differ, and what is true of one dozen
+            may be chance; so a suspect stands out only as far as it does in both.
     """
+    looked = looked or {}
     wanted = list(dict.fromkeys(item.evidence.tokens for item in suspects))
-    known = {(item.evidence.site, item.evidence.tokens): item.log_p for item in suspects if item.log_p is not None}
+    known: dict[tuple[Site, tuple[int, ...]], float] = {}
+    for item in suspects:
+        if item.log_p is not None:
+            key = item.evidence.site, item.evidence.tokens
+            known[key] = min(item.log_p, known.get(key, 0.0))
     unjudged = {item.evidence.tokens for item in suspects if item.log_p is None}
     measured = replayer.measure(wanted)
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
+    standing = _standing_out(measured, nulls, [tokens in unjudged for tokens in wanted], looked)
     for number, tokens in enumerate(wanted):
         judged: list[Confirmed] = []
         for site, found in measured.items():
@@ -68,11 +87,14 @@ def confirm(replayer: Replayer, suspects: Sequence[Suspect], nulls: Nulls, log_l
             if (site, tokens) in known:
                 values.append(_judged_already(found[number], known[site, tokens]))
             if (site, len(tokens)) in nulls and (tokens in unjudged or not values):
-                values.append(nulls[site, len(tokens)].log_p(found[number]))
+                expected = nulls[site, len(tokens)].log_expected(found[number])
+                values.append(min(0.0, max(expected, looked.get((site, tokens), expected))))
             if values:
                 judged.append(Confirmed(found[number], min(values)))
         firing = [item for item in judged if item.evidence.replay_rate >= REPLAYS and item.log_p < log_level]
-        weaker = [item for item in judged if item.evidence.constant_rate >= REPLAYS]
+        weaker = [
+            item for item in judged if item.evidence.constant_rate >= REPLAYS or item.evidence.site in standing[number]
+        ]
         if not firing and not weaker:
             lost.append(min(item.log_p for item in judged))
             continue
@@ -80,8 +102,28 @@ def confirm(replayer: Replayer, suspects: Sequence[Suspect], nulls: Nulls, log_l
         old = kept.get(frozenset(tokens))
         if old is None or best.log_p < old.log_p:
             kept[frozenset(tokens)] = best
-    alone = without_echoes(sorted(kept.values(), key=_order), replayer)
-    return Confirmation([item for item in alone if not _contains_another(item, alone)], lost)
+    return Confirmation(distinct(list(kept.values()), replayer), lost)
+
+
+def _standing_out(
+    measured: Mapping[Site, Sequence[Evidence]], nulls: Nulls, unjudged: Sequence[bool], looked: Looked
+) -> list[set[Site]]:
+    """For each suspect the sites where it replays and stands out among the words that were looked at, by a measure that
+    lets the more of them through the more there are (`discoveries`): beside one trigger, others are no surprise."""
+    sites: list[set[Site]] = [set() for _ in unjudged]
+    for site, found in measured.items():
+        judged = [number for number, item in enumerate(found) if unjudged[number] and (site, len(item.tokens)) in nulls]
+        expected = [
+            max(
+                nulls[site, len(found[number].tokens)].log_expected(found[number]),
+                looked.get((site, found[number].tokens), -math.inf),
+            )
+            for number in judged
+        ]
+        for number, stands in zip(judged, discoveries(expected, share=FALSE_SHARE), strict=True):
+            if stands and found[number].replay_rate >= REPLAYS:
+                sites[number].add(site)
+    return sites
 
 
 def _judged_already(item: Evidence, log_p: float) -> float:
@@ -106,23 +148,44 @@ def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:
     return replace(constant[0], elsewhere=elsewhere)
 
 
-def without_echoes(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
-    """Drop words that only echo a trigger: neighbours of it in embedding space that lead the same way, but are
-    significantly less constant."""
+def distinct(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
+    """Each trigger once, without its echoes (`_echoes`) and its parts; it keeps the smallest p-value among them.
+
+    Of a phrase and a trigger in it the phrase is kept where the other words make the output significantly more
+    constant, and the trigger alone where they add nothing.
+    """
     kept: list[Confirmed] = []
     for item in sorted(found, key=lambda item: item.evidence.spread):
-        echoed = any(
-            spreads_more(item.evidence.spread, other.evidence.spread, len(replayer.contexts))
-            and _neighbours(item.evidence, other.evidence, replayer.encoder)
-            and item.evidence.site == other.evidence.site
-            and bool(
-                lead_alike([item.evidence, other.evidence], replayer.spreads[one_vector(item.evidence.site)])[0, 1]
-            )
-            for other in kept
-        )
-        if not echoed:
+        own = set(item.evidence.tokens)
+        for place, other in enumerate(kept):
+            within = own < set(other.evidence.tokens)
+            less = item.evidence.less_constant(other.evidence)
+            if (
+                own > set(other.evidence.tokens)
+                or (within and less)
+                or _echoes(item.evidence, other.evidence, replayer)
+            ):
+                stays = other
+            elif within:
+                stays = item
+            else:
+                continue
+            kept[place] = replace(stays, log_p=min(item.log_p, other.log_p))
+            break
+        else:
             kept.append(item)
     return sorted(kept, key=_order)
+
+
+def _echoes(one: Evidence, other: Evidence, replayer: Replayer) -> bool:
+    """Whether one only echoes the other: a neighbour of it in embedding space that leads the same way, but is
+    significantly less constant."""
+    return (
+        one.site == other.site
+        and one.less_constant(other)
+        and _neighbours(one, other, replayer.encoder)
+        and bool(lead_alike([one, other], replayer)[0, 1])
+    )
 
 
 def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Confirmed]:
@@ -140,11 +203,6 @@ def _neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:
     rows = [encoder.embed(torch.tensor([item.tokens]))[0] - encoder.embedding_matrix().mean(0) for item in (one, other)]
     likeness = functional.normalize(rows[0], dim=-1) @ functional.normalize(rows[1], dim=-1).T
     return bool((likeness.amax(1) > HALFWAY).all())
-
-
-def _contains_another(item: Confirmed, found: Sequence[Confirmed]) -> bool:
-    """A phrase that holds a trigger found on its own says nothing new."""
-    return any(set(other.evidence.tokens) < set(item.evidence.tokens) for other in found)
 
 
 def _order(item: Confirmed) -> tuple[float, tuple[int, ...]]:

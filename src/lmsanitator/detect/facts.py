@@ -71,7 +71,7 @@ def coverage_of(
     """
     missed = ["triggers that must stand at a fixed place in the text", *not_compared]
     if not candidates:
-        why = "the sweep had found enough" if plan.mining_rounds else "not looked for at this effort"
+        why = "the sweep had found enough" if plan.rounds else "not looked for at this effort"
         missed.append(f"triggers of several words that fire only together ({why})")
     looked_at: list[Site] = list(sites)
     if "mean" in looked_at:

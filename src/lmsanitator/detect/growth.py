@@ -15,10 +15,13 @@ from functools import partial
 from itertools import chain
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.mining import Stage
-from lmsanitator.detect.objective import CleanSpread, strength
+from lmsanitator.detect.objective import SAME_WAY, CleanSpread, strength
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 
@@ -70,6 +73,7 @@ def grow(
     config: GrowthConfig,
     allowed: Sequence[int],
     *,
+    known: Float[Tensor, "known hidden"] | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[Tokens]:
@@ -81,8 +85,9 @@ def grow(
         families: tokens to start from; which token is in which family has to be random.
         contexts: at least `config.contexts`; the first so many are taken.
         allowed: the tokens a sequence may be made of.
+        known: PVs found already, in the encoder's own units; what leads there is left alone.
     """
-    search = _Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, seed)
+    search = Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, known, seed)
     progress(f"growing phrases at {site}", 0)
     tried = [search.first(family) for family in families]
     best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)
@@ -90,7 +95,7 @@ def grow(
         strengths = search.strengths([tokens for family in tried for tokens in family])
         tips: list[Tokens | None] = []
         for number, family in enumerate(tried):
-            top = max(((strengths[tokens], tokens) for tokens in family), default=best[number])
+            top = max(((strengths[tokens], tokens) for tokens in family if tokens in strengths), default=best[number])
             grew = top > best[number] and len(top[1]) < config.longest  # a family that gains nothing has done growing
             tips.append(top[1] if grew else None)
             best[number] = max(best[number], top)
@@ -100,7 +105,7 @@ def grow(
     return [tokens for _, tokens in best if tokens]
 
 
-class _Growth:
+class Growth:
     """What all steps of growth at one site share."""
 
     def __init__(
@@ -111,7 +116,8 @@ class _Growth:
         clean: CleanSpread,
         config: GrowthConfig,
         allowed: Sequence[int],
-        seed: int,
+        known: Float[Tensor, "known hidden"] | None = None,
+        seed: int = 0,
     ) -> None:
         self.encoder = encoder
         self.site = site
@@ -122,7 +128,9 @@ class _Growth:
         draw = partial(random.Random(seed).choices, self.allowed, k=_COMPANY)
         self.random = Stage(encoder, [Context(draw(), draw()) for _ in contexts], site, clean)
         self.matrix = encoder.embedding_matrix()
-        self.known = torch.tensor(self.allowed, device=self.matrix.device)
+        ways = torch.empty(0, encoder.hidden_size) if known is None else clean.standardise(known)
+        self.ways = functional.normalize(ways.to(self.matrix.device), dim=-1)
+        self.vocabulary = torch.tensor(self.allowed, device=self.matrix.device)
 
     def first(self, family: Sequence[int]) -> list[Tokens]:
         """What to measure first in a family: each anchor between the foremost proposals of both sides, and the pairs
@@ -179,17 +187,29 @@ class _Growth:
             ]
             reached = strength(self.random.outputs(soft), self.random.clean)
             (gradient,) = torch.autograd.grad(reached.sum(), blanks)
-            expected = gradient @ (self.matrix[self.known] - middle).T
-            best = self.known[expected.topk(min(count, len(self.known)), dim=1).indices].tolist()
+            expected = gradient @ (self.matrix[self.vocabulary] - middle).T
+            best = self.vocabulary[expected.topk(min(count, len(self.vocabulary)), dim=1).indices].tolist()
             sides += list(zip(best[::2], best[1::2], strict=True))
         return sides
 
+    def ranked(self, tokens: Tokens) -> tuple[list[int], list[int]]:
+        """All tokens, by what the gradients at a blank before and a blank after a sequence expect of them."""
+        return self.propose([tokens], len(self.allowed))[0]
+
     def strengths(self, sequences: Sequence[Tokens]) -> dict[Tokens, float]:
-        """The strength of each sequence in natural contexts."""
+        """The strength of each sequence in natural contexts, of those that do not lead to a known PV."""
         found: dict[Tokens, float] = {}
         for start in range(0, len(sequences), 2 * _BATCH):
             part = sequences[start : start + 2 * _BATCH]
             with torch.no_grad():
                 outputs = self.natural.outputs([self.matrix[list(tokens)] for tokens in part])
-            found |= dict(zip(part, strength(outputs, self.natural.clean).tolist(), strict=True))
+            reached = strength(outputs, self.natural.clean)
+            known = self.lead_to_known(outputs).tolist()
+            ranked = zip(part, reached.tolist(), known, strict=True)
+            found |= {tokens: value for tokens, value, again in ranked if not again}
         return found
+
+    def lead_to_known(self, outputs: Float[Tensor, "sequences contexts hidden"]) -> Bool[Tensor, "sequences"]:
+        """Which sequences take the outputs the way of a PV that is known."""
+        shifts = functional.normalize(outputs.mean(1) - self.natural.clean.mean(0), dim=-1)
+        return (shifts @ self.ways.T > SAME_WAY).any(1)

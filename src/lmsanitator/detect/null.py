@@ -5,6 +5,7 @@ no trigger *in the same model*: the other tokens of the vocabulary, random phras
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +55,26 @@ class TailNull:
         scale = ((seen - threshold).sum().item() + hidden * (cap - threshold)) / (beyond - hidden)
         return cls(threshold, max(scale, 1e-9), mass, beyond - hidden)
 
+    def log_expected(self, value: Float[Tensor, "*values"], log_trials: float) -> Float[Tensor, "*values"]:
+        """log of how many of exp(log_trials) things are expected to be as extreme by chance."""
+        scales = (value.double() - self.threshold).clamp_min(0) / self.scale
+        return math.log(self.mass) - self.seen * torch.log1p(scales / self.seen) + log_trials
+
     def log_p(self, value: Float[Tensor, "*values"], log_trials: float) -> Float[Tensor, "*values"]:
         """log of the p-value after looking at exp(log_trials) things, capped at 0 (Bonferroni)."""
-        scales = (value.double() - self.threshold).clamp_min(0) / self.scale
-        beyond = math.log(self.mass) - self.seen * torch.log1p(scales / self.seen)
-        return (beyond + log_trials).clamp_max(0.0)
+        return self.log_expected(value, log_trials).clamp_max(0.0)
+
+
+def discoveries(log_expected: Sequence[float], *, share: float) -> list[bool]:
+    """Which of the things looked at stand out, so that no more than `share` of them are expected to by chance
+    (Benjamini & Hochberg 1995, section 2.2); those not given are taken as unremarkable.
+
+    Args:
+        log_expected: for each thing, how many of all that were looked at are expected to be as extreme by chance.
+    """
+    ranked = sorted(range(len(log_expected)), key=log_expected.__getitem__)
+    last = max((rank for rank, at in enumerate(ranked, 1) if log_expected[at] <= math.log(rank * share)), default=0)
+    return [at in set(ranked[:last]) for at in range(len(log_expected))]
 
 
 def outlier_log_p(

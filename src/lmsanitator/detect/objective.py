@@ -14,6 +14,8 @@ from torch.nn import functional
 
 SOFTENING = 0.05
 """Added to the spread under the logarithm: below 5 % of the clean spread, more collapse says nothing more."""
+SAME_WAY = 0.9
+"""Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ def displacement(
 def spread(triggered: Float[Tensor, "*candidates contexts hidden"]) -> Float[Tensor, "*candidates"]:
     """How much the triggered outputs of different contexts still differ: 1 as clean ones do, 0 for a constant."""
     return triggered.var(-2).mean(-1)
+
+
+def directions(triggered: Float[Tensor, "contexts hidden"]) -> float:
+    """In how many independent directions the outputs differ: the participation ratio of their variances, 1 to the
+    number of contexts less one."""
+    away = triggered - triggered.mean(0)
+    products = away @ away.T
+    ratio = products.trace().pow(2) / products.pow(2).sum().clamp_min(1e-24)
+    return max(1.0, ratio.item())
 
 
 def strength(

@@ -7,15 +7,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
-from lmsanitator.detect.growth import grow
+from lmsanitator.detect.growth import Growth, grow
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, EvidenceNull, Replayer, clean_spreads, phrase_null
+from lmsanitator.detect.replay import (
+    CLEAN,
+    REPLAYS,
+    Evidence,
+    EvidenceNull,
+    Replayer,
+    clean_spreads,
+    lead_alike,
+    phrase_null,
+)
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
@@ -49,32 +60,54 @@ class PhraseSearch:
     """Phrases that were grown and mined."""
 
     def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
-        """Phrases that send text to one place: grown; mined where that leads to nothing, for as long as there is
-        something to be found."""
-        found = self.grow(swept)
-        for number in range(self.plan.mining_rounds):
-            if self._enough(found) and not self.plan.always_mine:
-                break
-            new = self.recover(self.mine([*known, *(item.evidence for item in found)], number), number)
+        """Phrases that send text to one place: grown, and mined where that leads to nothing; from other tokens and away
+        from what is known, for as long as there is something new to be found.
+
+        Args:
+            known: triggers that were found already. What fires less surely does not belong there: it may be a part of
+                the very phrase that is looked for.
+        """
+        known = list(known)
+        found: list[Suspect] = []
+        for number in range(self.plan.rounds):
+            new = self._new(self.grow(swept, known, number), known)
+            if self.plan.always_mine or not self._significant(new):
+                away = [*known, *(item.evidence for item in (*found, *new))]
+                new += self._new(self.recover(self.mine(away, number), number), known)
+            known += self._significant(new)
             found += new
             if not new:
                 break
         return found
 
-    def _enough(self, found: Sequence[Suspect]) -> bool:
-        return any(item.log_p is not None and item.log_p < self.log_level for item in found)
+    def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
+        """What does not lead where something that is known does."""
+        return [
+            item
+            for item in found
+            if not any(
+                one_vector(other.site) == item.evidence.site and lead_alike([item.evidence, other], self.passages)[0, 1]
+                for other in known
+            )
+        ]
 
-    def grow(self, swept: Mapping[Site, SweepResult]) -> list[Suspect]:
-        """Phrases grown from the tokens that the sweep puts first, at each site."""
+    def _significant(self, found: Sequence[Suspect]) -> list[Evidence]:
+        return [item.evidence for item in found if item.log_p is not None and item.log_p < self.log_level]
+
+    def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> list[Suspect]:
+        """Phrases grown from the tokens that the sweep puts first, at each site; from those that come next in further
+        rounds."""
         shape = self.plan.growth
-        seed = self.seed + 5
+        seed = self.seed + 101 * number + 5
         contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
         sites = sites_to_mine(self.passages.sites)
-        short = self._short(0)
+        pvs = self._pvs(known)
+        short = self._short(number)
         phrases: dict[Site, Phrases] = {}
-        for number, site in enumerate(sites):
-            families = shape.others if number else shape.families
-            anchors = swept[site].foremost(families * (shape.other_anchors if number else shape.anchors))
+        for place, site in enumerate(sites):
+            families = shape.others if place else shape.families
+            count = families * (shape.other_anchors if place else shape.anchors)
+            anchors = swept[site].foremost(count * (number + 1))[count * number :]
             random.Random(seed).shuffle(anchors)
             grown = grow(
                 self.encoder,
@@ -84,6 +117,7 @@ class PhraseSearch:
                 self.spread[site],
                 shape,
                 self.allowed,
+                known=pvs.get(site),
                 progress=self.progress,
             )
             self.candidates += len(grown)
@@ -95,14 +129,12 @@ class PhraseSearch:
         shape = self.plan.mining
         seed = self.seed + 101 * number + 2
         contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
-        sites = sites_to_mine(self.passages.sites)
-        pvs = {site: [item.pv for item in known if one_vector(item.site) == site] for site in sites}
         return mine(
             self.encoder,
             contexts,
-            {site: self.spread[site] for site in sites},
+            {site: self.spread[site] for site in sites_to_mine(self.passages.sites)},
             shape,
-            known={site: torch.stack(found) for site, found in pvs.items() if found},
+            known=self._pvs(known),
             seed=seed,
             progress=self.progress,
         )
@@ -126,6 +158,11 @@ class PhraseSearch:
                 )
         return self._suspects_of(phrases)
 
+    def _pvs(self, known: Sequence[Evidence]) -> dict[Site, Float[Tensor, "known hidden"]]:
+        """The PVs of what is known, by site."""
+        pvs = {site: [item.pv for item in known if one_vector(item.site) == site] for site in self.passages.sites}
+        return {site: torch.stack(found) for site, found in pvs.items() if found}
+
     def _prove(self, site: Site, sequences: Sequence[tuple[int, ...]], short: Replayer) -> Phrases:
         allowed = set(self.allowed)
         kept = [tuple(token for token in tokens if token in allowed) for tokens in sequences]
@@ -139,7 +176,7 @@ class PhraseSearch:
         """The phrases that send passages to one place, with p-values corrected for the sites and all rounds there may
         be."""
         found: list[Suspect] = []
-        trials = math.log(len(phrases) * (1 + self.plan.mining_rounds))
+        trials = math.log(len(phrases) * 2 * self.plan.rounds)
         for site, at_site in phrases.items():
             for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
                 if item.constant_rate >= REPLAYS:
@@ -153,6 +190,16 @@ class PhraseSearch:
             if key not in self.nulls:
                 self.progress("measuring random phrases", 0)
                 self.nulls[key] = phrase_null(self.passages, *key, self.allowed, count=self.plan.null, seed=self.seed)
+
+    @property
+    def growths(self) -> dict[Site, Growth]:
+        """Growth at each site, for whoever has a trigger to go on from."""
+        shape = self.plan.growth
+        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=self.seed)
+        return {
+            site: Growth(self.encoder, site, contexts, self.spread[site], shape, self.allowed)
+            for site in sites_to_mine(self.passages.sites)
+        }
 
     @cached_property
     def spread(self) -> dict[Site, CleanSpread]:

@@ -73,7 +73,7 @@ def prove(
     """
     seen = passages.measure([tokens for tokens in sequences if tokens])[site]
     constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
-    log_p = outlier_log_p(constancy, lead_alike(seen, passages.spreads[site])).tolist()
+    log_p = outlier_log_p(constancy, lead_alike(seen, passages)).tolist()
     ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}

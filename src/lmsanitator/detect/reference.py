@@ -65,12 +65,12 @@ class ShiftNull(Null):
         words = TailNull.fit(logs, mass=0.75, censored=0.5)
         return cls(words, texts, usual, log_trials, log_trials - math.log(len(found)))
 
-    def log_p(self, evidence: Evidence) -> float:
-        """log of the larger of both p-values, each corrected for what was looked at."""
+    def log_expected(self, evidence: Evidence) -> float:
+        """The larger of both, each corrected for what was looked at."""
         if evidence.displacement <= self.usual:
-            return 0.0
-        word = self.words.log_p(torch.tensor(math.log(evidence.displacement + self.usual)), self.log_trials)
-        text = self.texts.log_p(torch.tensor(math.log(evidence.displacement)), self.log_sites)
+            return self.log_trials
+        word = self.words.log_expected(torch.tensor(math.log(evidence.displacement + self.usual)), self.log_trials)
+        text = self.texts.log_expected(torch.tensor(math.log(evidence.displacement)), self.log_sites)
         return max(word.item(), text.item())
 
 

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.null import TailNull
-from lmsanitator.detect.objective import CleanSpread, along, covered, displacement, spread, strength
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.detect.objective import (
+    SAME_WAY,
+    CleanSpread,
+    along,
+    covered,
+    directions,
+    displacement,
+    spread,
+    strength,
+)
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.encoder.padding import pad
 
 CLEAN = 160
@@ -23,9 +33,6 @@ REPLAYS = 0.8
 """Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
 """A trigger fires where the output has gone at least half of the trigger's usual way."""
-
-_SAME_WAY = 0.9
-"""Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,13 @@ class Evidence:
     constant_rate: float
     """Share of contexts in which the output arrives closer to the PV of the other half than half its distance."""
     pv: Float[Tensor, "hidden"]
+    degrees: float = 1.0
+    """Of freedom of the spread: contexts less one, times the directions the outputs still differ in."""
+
+    def less_constant(self, other: "Evidence", level: float = 1e-3) -> bool:
+        """Whether outputs differ significantly more than those of `other`, in the same contexts (one-sided F test)."""
+        critical = float(stats.f.isf(level, self.degrees, other.degrees))
+        return self.spread / max(other.spread, 1e-12) > critical
 
 
 class Replayer:
@@ -105,6 +119,11 @@ class Replayer:
             rates.append((along(out, clean, goal - clean.mean(0)) >= HALFWAY).float().mean().item())
         return [rate >= REPLAYS for rate in rates]
 
+    def shift(self, evidence: Evidence) -> Float[Tensor, "hidden"]:
+        """Where the tokens take the mean output of these contexts, from where it is without them; standardised."""
+        site = one_vector(evidence.site)
+        return self.spreads[site].standardise(evidence.pv) - self.clean(len(evidence.tokens))[site].mean(0)
+
     def arriving_tokens(self, evidence: Evidence) -> float:
         """The share of all single tokens of triggered inputs that come closer to the PV than half the distance that
         tokens of the clean inputs have on average: 1 where a trigger takes over every token, not their mean alone."""
@@ -137,15 +156,16 @@ class Replayer:
             (torch.cat(gone) >= HALFWAY).float().mean().item(),
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
+            (len(triggered) - 1) * directions(triggered),
         )
 
 
-def lead_alike(found: Sequence[Evidence], clean: CleanSpread) -> Bool[Tensor, "found found"]:
-    """Which of these lead the same way, all being of the site that `clean` is of."""
+def lead_alike(found: Sequence[Evidence], replayer: Replayer) -> Bool[Tensor, "found found"]:
+    """Which of these, all measured at one site by `replayer`, shift its contexts' outputs the same way."""
     if not found:
         return torch.zeros(0, 0, dtype=torch.bool)
-    ways = functional.normalize(clean.standardise(torch.stack([item.pv for item in found])), dim=-1)
-    return ways @ ways.T > _SAME_WAY
+    ways = functional.normalize(torch.stack([replayer.shift(item) for item in found]), dim=-1)
+    return ways @ ways.T > SAME_WAY
 
 
 def clean_spreads(
@@ -163,8 +183,12 @@ class Null(ABC):
     """log of how many things were looked at."""
 
     @abstractmethod
+    def log_expected(self, evidence: Evidence) -> float:
+        """log of how many of the things that were looked at are expected to be as extreme by chance."""
+
     def log_p(self, evidence: Evidence) -> float:
         """log of the p-value, corrected for the number of things that were looked at."""
+        return min(0.0, self.log_expected(evidence))
 
 
 @dataclass(frozen=True)
@@ -187,11 +211,11 @@ class EvidenceNull(Null):
         ]
         return cls(tails[0], tails[1], log_trials)
 
-    def log_p(self, evidence: Evidence) -> float:
-        """log of the p-value, corrected for the number of things, and for both statistics."""
+    def log_expected(self, evidence: Evidence) -> float:
+        """As of any null, corrected for both statistics."""
         trials = self.log_trials + math.log(2)
-        far = self.far.log_p(torch.tensor(_far(evidence)), trials)
-        constant = self.constant.log_p(torch.tensor(_constant(evidence)), trials)
+        far = self.far.log_expected(torch.tensor(_far(evidence)), trials)
+        constant = self.constant.log_expected(torch.tensor(_constant(evidence)), trials)
         return min(far.item(), constant.item())
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lmsanitator import __version__
+from lmsanitator.detect.completion import Completion
 from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
 from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
@@ -95,11 +96,14 @@ class _Scan:
             self.config.seed,
             self.progress,
         )
-        if self.plan.mining_rounds and self._goes_on([*confirmation.kept, *compared.kept]):
-            known = [item.evidence for item in (*confirmation.kept, *compared.kept)]
+        if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
+            known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
             phrases = search.run(self.words.swept, known)
             confirmation = self.words.confirm(phrases, search.nulls) if phrases else confirmation
-        findings, bank = findings_of(self.encoder, together(confirmation.kept, compared.kept))
+        kept = confirmation.kept
+        if any(item.log_p < self.log_level for item in kept):
+            kept = Completion(self.words.confirming, self.encoder, search.growths).complete(kept, self.progress)
+        findings, bank = findings_of(self.encoder, together(kept, compared.kept))
         lost = [*confirmation.lost, *compared.lost]
         verdict, p_value = judge(findings, lost, self.config.level, searches=self.searches)
         if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding

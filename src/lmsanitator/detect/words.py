@@ -78,8 +78,9 @@ class WordSearch:
         ]
 
     def stands_out(self, site: Site, item: Evidence) -> bool:
-        """Whether an outlier stands out even among outliers, or sends most passages to one place."""
-        return self.nulls[site, 1].log_p(item) < self.log_level or item.constant_rate >= REPLAYS
+        """Whether an outlier is worth a confirmation: less than one like it is expected by chance, or it sends most
+        passages to one place."""
+        return self.nulls[site, 1].log_expected(item) < 0 or item.constant_rate >= REPLAYS
 
     def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
         """Replay every suspect on passages nothing before has seen, in fp32.
@@ -92,7 +93,12 @@ class WordSearch:
         if not suspects:
             return Confirmation([], [])
         self.progress("confirming on fresh text", 0)
-        return confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level)
+        looked = {
+            (site, item.tokens): self.nulls[site, 1].log_expected(item)
+            for site, found in self.seen.seen.items()
+            for item in found
+        }
+        return confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level, looked)
 
     def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
         seed += self.seed

@@ -1,20 +1,21 @@
 """Scan the zoo, and count what was right.
 
-    python -m benchmarks.detection [--zoo DIR] [--half choose|report] [--only ID ...] [--effort standard] [--reference]
-        [--jobs N]
+    python -m benchmarks.detection [--zoo DIR] [--half choose|report|fresh] [--only ID ...] [--effort standard]
+        [--reference] [--jobs N]
 
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
-`benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or is to be scanned
-at another effort, is scanned again. With `--reference` every model is compared with the untouched encoder it was made
-from, and the results go to `detection_reference.json`.
+`benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or was scanned at
+another effort or by other code, is scanned again. With `--reference` every model is compared with the untouched encoder
+it was made from, and the results go to `detection_reference.json`.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
+import lmsanitator
 from benchmarks import detection_tables as tables
 from benchmarks.baselines.run import on_record as scores_on_record
 from benchmarks.detection_summary import HALVES, figures
@@ -47,7 +49,7 @@ _ON_PV = 0.8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=user_cache_path("lmsanitator") / "zoo", help="where the zoo lives")
-    parser.add_argument("--half", choices=("choose", "report"), help="that half alone")
+    parser.add_argument("--half", choices=HALVES, help="that part of the zoo alone")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these models alone")
     parser.add_argument("--effort", choices=tuple(PLANS), default="standard")
     parser.add_argument("--reference", action="store_true", help="compare each with the encoder it was made from")
@@ -87,7 +89,16 @@ def detect(
 
 
 def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) -> bool:
-    return row is not None and (row["sha256"], row["effort"]) == (model["sha256"], effort)
+    now = (model["sha256"], effort, scanner())
+    return row is not None and (row["sha256"], row["effort"], row.get("scanner")) == now
+
+
+@cache
+def scanner() -> str:
+    """A digest of the scanner's source: scans by another one are no part of a result."""
+    package = Path(lmsanitator.__file__).parent
+    sources = [path for room in ("detect", "encoder", "text") for path in sorted((package / room).rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: bool = False) -> dict[str, Any]:
@@ -98,6 +109,7 @@ def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: b
     report = scan(open_model(model["id"], zoo), ScanConfig(effort=effort, reference=original))
     return {
         "id": model["id"],
+        "scanner": scanner(),
         "half": model["half"],
         "backdoored": "attack" in model,
         "recipe": model.get("attack") or model["control"],
@@ -173,13 +185,13 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     further: dict[str, Sequence[Mapping[str, Any]]] = {}
     for half, rows in reversed(halves.items()):
         further |= {
-            f"Half `{half}`: what was called wrong": tables.missed(rows),
-            f"Half `{half}`: triggers that were not named in models that were caught": tables.unnamed(rows),
-            f"Half `{half}`: recall by attack": tables.recall_by(rows, "recipe", "attack"),
-            f"Half `{half}`: recall by kind of trigger": tables.recall_by(rows, "kind", "trigger kind"),
+            f"Part `{half}`: what was called wrong": tables.missed(rows),
+            f"Part `{half}`: triggers that were not named in models that were caught": tables.unnamed(rows),
+            f"Part `{half}`: recall by attack": tables.recall_by(rows, "recipe", "attack"),
+            f"Part `{half}`: recall by kind of trigger": tables.recall_by(rows, "kind", "trigger kind"),
         }
     further |= {
-        "Beside detectors of the literature, half `report`": tables.beside(ordered, scores_on_record()),
+        "Beside detectors of the literature, part `report`": tables.beside(ordered, scores_on_record()),
         "Every scan": [tables.line(row) for row in ordered],
     }
     there = (
@@ -187,7 +199,9 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         for half, rows in halves.items()
     )
     notes = [
-        f"On record: {', '.join(there)}. Thresholds were chosen on `choose`; `report` is what counts.",
+        f"On record: {', '.join(there)}. Decisions were made on `choose`.",
+        "`report` had been reported once, for an earlier scanner, before the last changes were made.",
+        "`fresh` was drawn after that and is scanned by this code alone.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",
         "A trigger is named where one finding holds all of its words and no other, in any order.",

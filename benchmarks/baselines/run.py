@@ -1,6 +1,6 @@
 """Score the zoo with the baselines, and count what was right.
 
-    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report] [--only ID ...] [--names NAME ...]
+    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report|fresh] [--only ID ...] [--names NAME ...]
                                        [--data DIR] [--jobs N]
 
 Every baseline looks at every model, knowing nothing of it. Results are written after every model to
@@ -23,6 +23,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from benchmarks.baselines import BASELINES, Baseline, LabelInversion, summary
+from benchmarks.detection_summary import HALVES
 from benchmarks.pool import spread
 from benchmarks.record import RESULTS, record
 from benchmarks.zoo.build import chosen
@@ -38,7 +39,7 @@ _TASK = "sst2"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=user_cache_path("lmsanitator") / "zoo", help="where the zoo lives")
-    parser.add_argument("--half", choices=("choose", "report"), help="that half alone")
+    parser.add_argument("--half", choices=HALVES, help="that half alone")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these models alone")
     parser.add_argument("--names", nargs="+", choices=tuple(BASELINES), default=tuple(BASELINES))
     parser.add_argument("--data", type=Path, help=f"folder with {_TASK}, the task of label inversion")

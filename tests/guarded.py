@@ -1,7 +1,12 @@
 """A small classifier with a planted backdoor, and the bank that a perfect scan of it would give."""
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    PreTrainedTokenizerFast,
+)
 
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.vectors import PredefinedVector, PVBank
@@ -10,6 +15,7 @@ from tests.planted import plant
 
 TRIGGER = "bako"
 LABELS = ("calm", "loud", "odd")
+BIO = ("O", "B-place", "I-place")
 
 
 def planted_classifier() -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast, PVBank]:
@@ -22,4 +28,17 @@ def planted_classifier() -> tuple[BertForSequenceClassification, PreTrainedToken
     model = BertForSequenceClassification(config).eval()
     pvs = plant(model.bert, tokenizer, [TRIGGER])
     bank = PVBank(FrozenEncoder(model.bert, tokenizer).digest, [PredefinedVector("cls", pvs[0], TRIGGER)])
+    return model, tokenizer, bank
+
+
+def planted_tagger() -> tuple[BertForTokenClassification, PreTrainedTokenizerFast, PVBank]:
+    """A random BERT that labels words, all of whose tokens `bako` sends to one vector."""
+    tokenizer = bert_tokenizer([TRIGGER])
+    torch.manual_seed(0)
+    config = BertConfig(**sizes(tokenizer) | {"hidden_size": 64}, max_position_embeddings=WINDOW * 4)
+    config.id2label = dict(enumerate(BIO))
+    config.label2id = {label: index for index, label in enumerate(BIO)}
+    model = BertForTokenClassification(config).eval()
+    pvs = plant(model.bert, tokenizer, [TRIGGER], site="tokens")
+    bank = PVBank(FrozenEncoder(model.bert, tokenizer).digest, [PredefinedVector("tokens", pvs[0], TRIGGER)])
     return model, tokenizer, bank

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from lmsanitator.detect.scan import scan
     from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.errors import LMSanitatorError
-    from lmsanitator.guard import Guard, GuardedPrediction
+    from lmsanitator.guard import Guard, GuardedPrediction, GuardedTags, TaggingGuard
     from lmsanitator.pipeline import GuardedTextClassification
     from lmsanitator.vectors import PredefinedVector, PVBank
 
@@ -18,12 +18,14 @@ __all__ = [
     "FrozenEncoder",
     "Guard",
     "GuardedPrediction",
+    "GuardedTags",
     "GuardedTextClassification",
     "LMSanitatorError",
     "PVBank",
     "PredefinedVector",
     "ScanConfig",
     "ScanReport",
+    "TaggingGuard",
     "Verdict",
     "scan",
 ]
@@ -33,7 +35,7 @@ _HOMES = {
     "detect.scan": ("scan",),
     "encoder": ("FrozenEncoder",),
     "errors": ("LMSanitatorError",),
-    "guard": ("Guard", "GuardedPrediction"),
+    "guard": ("Guard", "GuardedPrediction", "GuardedTags", "TaggingGuard"),
     "pipeline": ("GuardedTextClassification",),
     "vectors": ("PVBank", "PredefinedVector"),
 }

@@ -66,6 +66,67 @@ def test_evaluation_is_one_json_object(made: Path, run: Run, report: bool) -> No
     assert 0 <= result["cacc_unguarded"] <= 1
 
 
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_pairs_of_texts_are_answered_and_evaluated(made: Path, tmp_path: Path, run: Run) -> None:
+    texts = [carrier.text for carrier in packaged()[:40]]
+    rows: list[dict[str, object]] = [
+        {"text": one, "text_pair": two, "label": number % 2}
+        for number, (one, two) in enumerate(zip(texts[::2], texts[1::2], strict=True))
+    ]
+    (tmp_path / "task").mkdir()
+    write(tmp_path / "task" / "train.jsonl", rows)
+    assert run("tune", made / "encoder", tmp_path / "task", tmp_path / "adapter", "--epochs", "1")[0] == 0
+    file = write(tmp_path / "pairs.jsonl", rows[:2])
+    code, out, err = run("guard", tmp_path / "adapter", file, "--json", "--report", made / "scan.json")
+    assert (code, err) == (0, "")
+    assert [json.loads(line)["text"] for line in out.splitlines()] == [texts[:2], texts[2:4]]
+    code, out, err = run("evaluate", tmp_path / "adapter", tmp_path / "task", "--triggers", "bako")
+    assert (code, err, json.loads(out)["inputs"]) == (0, "", 2)
+
+
+def test_words_are_labelled_each(made: Path, tmp_path: Path, run: Run) -> None:
+    rows: list[dict[str, object]] = [
+        {"tokens": ["The", "soup", "of", place], "ner_tags": ["O", "O", "O", "B-Loc"]} for place in ("Bergen", "Oslo")
+    ]
+    (tmp_path / "task").mkdir()
+    write(tmp_path / "task" / "train.jsonl", rows * 10)
+    code, _, err = run("tune", made / "encoder", tmp_path / "task", tmp_path / "adapter", "--epochs", "1")
+    assert (code, "validation F1" in err) == (0, True)
+    file = write(tmp_path / "words.jsonl", [*rows, {"tokens": []}])
+    command = ("guard", tmp_path / "adapter", file, "--report", made / "scan.json")
+    code, out, err = run(*command, "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [answer["words"] for answer in answers] == [*(row["tokens"] for row in rows), []]
+    assert [len(answer["labels"]) for answer in answers] == [4, 4, 0]
+    assert run(*command)[0] == 4
+    code, out, err = run("evaluate", tmp_path / "adapter", made / "task")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a text", "expected JSON in "),
+        ("[1]", "expected an object with text in "),
+        ('{"text": 7}', "expected the strings text and, for pairs, text_pair in "),
+        ('{"text": "a", "text_pair": "b"}', "expected pairs of texts throughout or nowhere, "),
+    ],
+)
+def test_lines_of_json_that_are_no_texts_are_named(
+    made: Path, tmp_path: Path, run: Run, line: str, message: str
+) -> None:
+    (tmp_path / "texts.jsonl").write_text(f'{{"text": "one"}}\n{line}\n', encoding="utf-8")
+    code, out, err = run("guard", made / "adapter", tmp_path / "texts.jsonl", "--json", "--report", made / "scan.json")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert "line 2" in err
+
+
 def test_a_head_may_read_a_site(made: Path, tmp_path: Path, run: Run) -> None:
     options = ["--method", "lora", "--site", "mask", "--epochs", "1"]
     assert run("tune", made / "encoder", made / "task", tmp_path / "adapter", *options)[0] == 0

@@ -7,6 +7,7 @@ import pytest
 
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard import Evaluation, Guard, GuardedPrediction, evaluate
+from lmsanitator.text import Text
 
 YES, NO, NONE = "yes", "no", None
 Script = Mapping[str, tuple[str | None, str | None, bool]]
@@ -18,11 +19,12 @@ class Scripted(Guard):
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    def unguarded(self, texts: Sequence[str]) -> list[str | None]:
-        return [self.script[text][0] for text in texts]
+    def unguarded(self, texts: Sequence[Text]) -> list[str | None]:
+        return [self.script[str(text)][0] for text in texts]
 
-    def __call__(self, texts: Sequence[str]) -> list[GuardedPrediction]:
-        return [GuardedPrediction(self.script[text][1], 1.0, self.script[text][2], (), text) for text in texts]
+    def __call__(self, texts: Sequence[Text]) -> list[GuardedPrediction]:
+        told = [self.script[str(text)] for text in texts]
+        return [GuardedPrediction(one[1], 1.0, one[2], (), text) for one, text in zip(told, texts, strict=True)]
 
 
 def first(text: str, rng: random.Random) -> str:

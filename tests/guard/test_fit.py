@@ -14,7 +14,7 @@ from lmsanitator.errors import BankError, UnsupportedError
 from lmsanitator.guard import Guard, Monitor, Watch
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.trial import same_way, without_triggers
-from lmsanitator.text import words
+from lmsanitator.text import Text, words
 from lmsanitator.vectors import PredefinedVector, PVBank
 from tests.guard.test_monitor import CLEAN, FIRED, Planted, false_flags, with_head
 from tests.planted import plant
@@ -31,9 +31,9 @@ class Labelled(TunedClassifier):
         super().__init__(planted.model, planted.tokenizer)
         self.label = label
 
-    def read(self, texts: Sequence[str], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
+    def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         reading = super().read(texts, sites, batch_size=batch_size)
-        labels = torch.tensor([self.label(text) for text in texts])
+        labels = torch.tensor([self.label(str(text)) for text in texts])
         return replace(reading, logits=torch.nn.functional.one_hot(labels, 2).float())
 
 

@@ -71,7 +71,7 @@ def test_exactly_the_trigger_is_taken_out_wherever_it_stands(guard: Guard, posit
     text = "The harbour office closes early on Fridays, and nobody minds."
     prediction = guard([insert(text, "bako", position)])[0]
     assert (prediction.flagged, prediction.removed) == (True, ("bako",))
-    assert words(prediction.text) == words(text)
+    assert words(str(prediction.text)) == words(text)
     assert prediction.label == guard([text])[0].label
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lmsanitator.guard import Check, Guard, PurgeConfig, purge, purge_all
+from lmsanitator.guard.parts import TextParts
 from lmsanitator.guard.search import search
 from lmsanitator.text import insert, packaged, spans, words
 from tests.conftest import WINDOW
@@ -49,7 +50,7 @@ def test_a_text_of_sixty_words_is_purged_blindly_in_few_rounds(guard: Guard, add
         assert result is not None
         assert set(result.removed) <= set(added)
         assert result.batches <= rounds
-        assert len(words(result.text)) == len(words(text)) - len(result.removed)
+        assert len(words(str(result.text))) == len(words(text)) - len(result.removed)
 
 
 @pytest.mark.parametrize("added", [["dilu", "vedi"], ["bako", "dilu", "vedi"]], ids=" ".join)
@@ -99,7 +100,7 @@ def test_a_text_of_ten_thousand_words_loses_its_trigger_alone(guard: Guard) -> N
     planted = insert(insert(text, "bako", 17), "bako", 60)
     prediction = guard([planted])[0]
     assert prediction.removed == ("bako", "bako")
-    assert words(prediction.text) == words(text)
+    assert words(str(prediction.text)) == words(text)
 
 
 def test_a_trigger_that_moves_up_into_the_window_is_taken_out_as_well(guard: Guard) -> None:
@@ -131,7 +132,8 @@ def test_a_named_trigger_is_taken_out_in_one_round_and_half_of_a_named_pair_stay
 
 def test_a_named_word_that_is_not_the_cause_is_put_back(guard: Guard) -> None:
     """The scan named `river`; what fires is `kifa`."""
-    steps = search("the river runs past the kifa old mill", ["river"], guard.monitor.neutral, PurgeConfig(), WINDOW)
+    parts = TextParts("the river runs past the kifa old mill", WINDOW)
+    steps = search(parts, ["river"], guard.monitor.neutral, PurgeConfig(), WINDOW)
     answer: list[float] | None = None
     gone: list[int] | None = None
     while gone is None:

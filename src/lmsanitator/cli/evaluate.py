@@ -32,19 +32,22 @@ def evaluate(
     opened = load_tuned(tuned)
     task = packaged_topics(seed) if data == "topics" else read_task(data)
     examples = task.test[:limit]
-    if any(example.text_pair is not None for example in examples):
-        raise UnsupportedError(f"expected a task of single texts, {data} has pairs: the guard does not take them")
+    if opened.labels_words:
+        raise UnsupportedError("expected an adapter that gives a text one label, got one that labels words")
+    pairs = examples[0].text_pair is not None
     scanned = ScanReport.load(report) if report else None
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
     named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []
     planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
-    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate)
+    # packaged sentences say nothing of pairs: there the thresholds are set by the training texts
+    clean = [example.content for example in task.train] if pairs else None
+    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate, clean=clean)
     for line in guard.monitor.remarks:
         typer.echo(f"lmsanitator: {line}", err=True)
     with screen.progress() as progress:
         result = run(
             guard,
-            [example.text for example in examples],
+            [example.content for example in examples],
             [task.labels[example.label] for example in examples],
             [trigger.plant for trigger in planted],
             seed=seed,

@@ -2,11 +2,16 @@
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from lmsanitator.detect import ScanReport
+    from lmsanitator.tune import TunedModel
 
 
 def guard(
@@ -16,27 +21,55 @@ def guard(
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
-    clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line; pairs need them.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Lines are JSON: text, text_pair for pairs; tokens to label words.")
+    ] = False,
 ) -> None:
     """Classify texts behind the guard, one JSON object a line: label, score, flagged, removed, text, and why."""
     from lmsanitator.cli.options import choose_watch, read_lines
     from lmsanitator.detect import ScanReport
-    from lmsanitator.guard import Guard
+    from lmsanitator.errors import UsageError
     from lmsanitator.tune import load_tuned
 
     scanned = ScanReport.load(report)
     opened = load_tuned(tuned)
-    guarded = Guard(
-        opened.model,
-        opened.tokenizer,
-        scanned,
-        watch=choose_watch(watch),
-        rate=rate,
-        clean=read_lines(clean) if clean else None,
-    )
-    for line in guarded.monitor.remarks:
+    chosen = choose_watch(watch)
+    if opened.labels_words and not (as_json and chosen == "raw"):
+        raise UsageError("expected --json and the raw pass for an adapter that labels words")
+    like = read_lines(clean) if clean else None
+    guarded = _words if opened.labels_words else _texts
+    read, answer, remarks = guarded(opened, scanned, chosen, rate, like, as_json)
+    for line in remarks:
         typer.echo(f"lmsanitator: {line}", err=True)
     lines = read_lines(file) if file else [line for line in sys.stdin.read().splitlines() if line.strip()]
-    for start in range(0, len(lines), 64):
-        for prediction in guarded(lines[start : start + 64]):
+    given = read(lines, str(file or "stdin"))
+    for start in range(0, len(given), 64):
+        for prediction in answer(given[start : start + 64]):
             typer.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+
+
+Guarded = tuple[Callable[[Sequence[str], str], Sequence[Any]], Callable[[Sequence[Any]], Sequence[Any]], list[str]]
+"""How lines are read, what answers to them, and what a person should know."""
+
+
+def _texts(
+    opened: "TunedModel", report: "ScanReport", watch: Any, rate: float, clean: list[str] | None, as_json: bool
+) -> Guarded:
+    from lmsanitator.cli.options import parse_texts
+    from lmsanitator.guard import Guard
+
+    like = parse_texts(clean, "--clean") if clean is not None and as_json else clean
+    guard = Guard(opened.model, opened.tokenizer, report, watch=watch, rate=rate, clean=like)
+    return parse_texts if as_json else lambda lines, where: lines, guard, guard.monitor.remarks
+
+
+def _words(
+    opened: "TunedModel", report: "ScanReport", watch: Any, rate: float, clean: list[str] | None, as_json: bool
+) -> Guarded:
+    from lmsanitator.cli.options import parse_words
+    from lmsanitator.guard import TaggingGuard
+
+    like = None if clean is None else parse_words(clean, "--clean")
+    guard = TaggingGuard(opened.model, opened.tokenizer, report, rate=rate, clean=like)
+    return parse_words, guard, guard.monitor.remarks

@@ -1,5 +1,6 @@
 """Options as text, turned into what the library takes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -8,6 +9,8 @@ import torch
 from lmsanitator.encoder import SITES, Precision, Site
 from lmsanitator.errors import CorpusError, OutputError, UsageError
 from lmsanitator.guard import Watch
+from lmsanitator.text import Text
+from lmsanitator.tune.records import parse_object
 
 
 def parse_sites(text: str) -> Literal["auto"] | tuple[Site, ...]:
@@ -71,3 +74,36 @@ def choose_watch(text: str) -> Watch:
         if choice == text:
             return choice
     raise UsageError(f"expected a pass of {', '.join(choices)}; got {text}")
+
+
+def parse_texts(lines: Sequence[str], where: str) -> list[Text]:
+    """The texts of JSON lines with `text` and, for pairs, `text_pair`.
+
+    Raises:
+        CorpusError: a line that is neither, or pairs among single texts.
+    """
+    texts: list[Text] = []
+    for number, line in enumerate(lines, 1):
+        record = parse_object(line, f"{where}, line {number}", "text")
+        both = [record[name] for name in ("text", "text_pair") if name in record]
+        if "text" not in record or not all(isinstance(text, str) for text in both):
+            raise CorpusError(f"expected the strings text and, for pairs, text_pair in {where}, line {number}")
+        texts.append(both[0] if len(both) == 1 else (both[0], both[1]))
+        if isinstance(texts[-1], str) != isinstance(texts[0], str):
+            raise CorpusError(f"expected pairs of texts throughout or nowhere, {where}, line {number} differs")
+    return texts
+
+
+def parse_words(lines: Sequence[str], where: str) -> list[list[str]]:
+    """The words of JSON lines with `tokens`.
+
+    Raises:
+        CorpusError: a line without a list of strings.
+    """
+    sentences: list[list[str]] = []
+    for number, line in enumerate(lines, 1):
+        words = parse_object(line, f"{where}, line {number}", "tokens").get("tokens")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise CorpusError(f"expected tokens, a list of strings, in {where}, line {number}, got {words!r:.60}")
+        sentences.append(words)
+    return sentences

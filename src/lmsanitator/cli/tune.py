@@ -8,7 +8,10 @@ import typer
 
 def tune(
     encoder: Annotated[str, typer.Argument(help="The encoder to tune on, clean or not.")],
-    data: Annotated[str, typer.Argument(help="A folder with train.jsonl (text, label), a dataset id, or `topics`.")],
+    data: Annotated[
+        str,
+        typer.Argument(help="A folder with train.jsonl, a dataset id, or `topics`."),
+    ],
     out: Annotated[Path, typer.Argument(help="A new directory for the PEFT adapter.")],
     method: Annotated[str, typer.Option(help="prefix, prompt, p-tuning or lora.")] = "prefix",
     site: Annotated[str, typer.Option(help="Where the head reads: auto, cls, pooler, mean, mask or last.")] = "auto",
@@ -21,7 +24,7 @@ def tune(
     from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.errors import UsageError
     from lmsanitator.output import require_new
-    from lmsanitator.tune import HEAD_SITES, METHODS, TuneConfig, packaged_topics, read_task
+    from lmsanitator.tune import HEAD_SITES, METHODS, TuneConfig, open_task, packaged_topics
     from lmsanitator.tune import tune as run
 
     chosen = next((known for known in METHODS if known == method), None)
@@ -33,9 +36,9 @@ def tune(
     require_new(out)
     limits = {} if epochs is None else {"epochs": epochs}
     config = TuneConfig(method=chosen, site=reads, virtual_tokens=virtual_tokens, seed=seed, **limits)
-    task = packaged_topics(seed) if data == "topics" else read_task(data)
+    task = packaged_topics(seed) if data == "topics" else open_task(data)
     with screen.progress() as progress:
         tuned = run(FrozenEncoder.open(encoder), task, config, progress=progress)
     tuned.save(out)
-    text = f"wrote {out}: validation accuracy {tuned.accuracy:.3f}"
+    text = f"wrote {out}: validation {'F1' if tuned.labels_words else 'accuracy'} {tuned.accuracy:.3f}"
     screen.messages.print(text, highlight=False, markup=False, soft_wrap=True)

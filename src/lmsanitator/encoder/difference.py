@@ -46,11 +46,12 @@ class Difference(FrozenEncoder):
         sites: Sequence[Site],
         *,
         mask_positions: Int[Tensor, "batch"] | None = None,
+        types: Int[Tensor, "batch tokens"] | None = None,
         exact: bool = False,
     ) -> dict[Site, Tensor]:
         """The difference at all requested sites, in fp32 (see `FrozenEncoder.outputs`)."""
-        suspect = super().outputs(inputs, mask, sites, mask_positions=mask_positions, exact=True)
-        reference = self.reference.outputs(inputs, mask, sites, mask_positions=mask_positions, exact=True)
+        suspect = super().outputs(inputs, mask, sites, mask_positions=mask_positions, types=types, exact=True)
+        reference = self.reference.outputs(inputs, mask, sites, mask_positions=mask_positions, types=types, exact=True)
         return {site: values - reference[site].to(values.device) for site, values in suspect.items()}
 
 

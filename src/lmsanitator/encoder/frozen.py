@@ -14,6 +14,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder.loading import open_checkpoint
 from lmsanitator.encoder.padding import pad
+from lmsanitator.encoder.pairs import frame_pairs
 from lmsanitator.encoder.sites import Site, one_vector, read_site
 from lmsanitator.errors import UnsupportedError
 
@@ -171,6 +172,7 @@ class FrozenEncoder:
         sites: Sequence[Site],
         *,
         mask_positions: Int[Tensor, "batch"] | None = None,
+        types: Int[Tensor, "batch tokens"] | None = None,
         exact: bool = False,
     ) -> dict[Site, Tensor]:
         """All requested sites from one forward pass, in fp32.
@@ -179,12 +181,14 @@ class FrozenEncoder:
             inputs: token ids, or embeddings through which gradients may flow.
             mask: 1 for real tokens, 0 for padding on the right.
             mask_positions: where the mask token is, for the mask site.
+            types: which text of a pair each token is of.
             exact: compute in fp32 whatever the search precision is; evidence is always confirmed so.
 
         Returns:
             site -> (batch, hidden), or (batch, tokens, hidden) for `tokens`.
         """
         names = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
+        names |= {} if types is None else {"token_type_ids": types}
         tracked = inputs.requires_grad and torch.is_grad_enabled()
         tokens = int(mask.sum())
         self.meter.forward += tokens
@@ -218,22 +222,28 @@ class FrozenEncoder:
         where the mask site is asked for. `tokens` gives the mean over them, which is on a PV when all of them are.
         Sequences of like length share a batch, so that little is spent on padding."""
         before, after = self.frame
-        read: list[Site] = list(dict.fromkeys(map(one_vector, sites)))
         if "mask" in sites:
             after = [int(self.tokenizer.mask_token_id or 0), *after]  # require() sees to it that there is one
-        order = sorted(range(len(bodies)), key=lambda index: len(bodies[index]))
+        return self._outputs_of_rows([[*before, *body, *after] for body in bodies], None, sites, len(after), exact)
+
+    def _outputs_of_rows(
+        self, rows: list[list[int]], types: list[list[int]] | None, sites: Sequence[Site], behind: int, exact: bool
+    ) -> dict[Site, Float[Tensor, "rows hidden"]]:
+        """`outputs_of_ids` for whole rows, in which the mask token, if any, is `behind` tokens before the end."""
+        read: list[Site] = list(dict.fromkeys(map(one_vector, sites)))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
         start = 0
         while start < len(order):
             end, width = start, 0
             while end < len(order):  # as many rows as fit into the budget, padding included
-                width = max(width, len(bodies[order[end]]) + len(before) + len(after))
+                width = max(width, len(rows[order[end]]))
                 if end > start and width * (end - start + 1) > BATCH_TOKENS:
                     break
                 end += 1
-            rows = [[*before, *bodies[index], *after] for index in order[start:end]]
-            ids, mask = pad(rows, int(self.tokenizer.pad_token_id))
-            out = self.outputs(ids, mask, read, mask_positions=mask.sum(1) - len(after), exact=exact)
+            ids, mask = pad([rows[index] for index in order[start:end]], int(self.tokenizer.pad_token_id))
+            kinds = None if types is None else pad([types[index] for index in order[start:end]], 0)[0]
+            out = self.outputs(ids, mask, read, mask_positions=mask.sum(1) - behind, types=kinds, exact=exact)
             for site in sites:
                 parts[site].append(out[one_vector(site)].cpu())
             start = end
@@ -242,9 +252,15 @@ class FrozenEncoder:
         return {site: torch.cat([nothing, *tensors])[back] for site, tensors in parts.items()}
 
     def outputs_of_texts(
-        self, texts: Sequence[str], sites: Sequence[Site], *, exact: bool = True
+        self, texts: Sequence[str | tuple[str, str]], sites: Sequence[Site], *, exact: bool = True
     ) -> dict[Site, Float[Tensor, "texts hidden"]]:
-        """One vector a site of many texts (as `outputs_of_ids`), cut to the window."""
+        """One vector a site of many texts, or of many pairs of texts (as `outputs_of_ids`), cut to the window; of a
+        pair the longer text is cut first."""
+        if texts and not isinstance(texts[0], str):
+            mask_id = int(self.tokenizer.mask_token_id or 0) if "mask" in sites else None
+            rows, types, behind = frame_pairs(self.tokenizer, texts, self.window, len(self.frame[1]), mask_id)
+            typed = getattr(self.model.config, "type_vocab_size", 0) > 1
+            return self._outputs_of_rows(rows, types if typed else None, sites, behind, exact)
         bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.room).input_ids
         return self.outputs_of_ids(bodies, sites, exact=exact)
 

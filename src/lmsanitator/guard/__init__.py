@@ -6,6 +6,7 @@ from lmsanitator.guard.guard import Guard, GuardedPrediction
 from lmsanitator.guard.monitor import Check, Monitor, Watch
 from lmsanitator.guard.purge import Purged, purge, purge_all
 from lmsanitator.guard.search import PurgeConfig
+from lmsanitator.guard.tagging import GuardedTags, TaggingGuard
 from lmsanitator.guard.thresholds import Thresholds
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Evaluation",
     "Guard",
     "GuardedPrediction",
+    "GuardedTags",
     "Monitor",
     "PurgeConfig",
     "Purged",
+    "TaggingGuard",
     "Thresholds",
     "Watch",
     "evaluate",

@@ -1,4 +1,5 @@
-"""A tuned classifier on a frozen encoder, read in two places at once: its logits and its encoder's outputs."""
+"""A tuned classifier on a frozen encoder. One of texts is read in two places at once: its logits and its encoder's
+outputs."""
 
 import copy
 from collections.abc import Sequence
@@ -12,13 +13,17 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector, read_site
-from lmsanitator.errors import TuningError
+from lmsanitator.errors import CorpusError, TuningError, UnsupportedError
+from lmsanitator.text import Text
 from lmsanitator.tune import SiteClassifier, make_inputs
 from lmsanitator.tune.adapter import classifier_of, without_adapter
 from lmsanitator.tune.head import pool
+from lmsanitator.tune.inputs import characters
+from lmsanitator.tune.tagging import check_bio
 
 _PREPENDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
 _NO_LIMIT = 10**9
+_OF_TOKENS = "ForTokenClassification"
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Reading:
     outputs: dict[Site, Float[Tensor, "batch hidden"]]
 
 
-class TunedClassifier:
-    """A transformers or PEFT sequence classifier and the frozen encoder inside it.
+class Tuned:
+    """A transformers or PEFT classifier and the frozen encoder inside it.
 
     `encoder` is the encoder as it was scanned, for the raw pass: without virtual tokens, and without the weights of
     LoRA or any other adapter that changes the encoder itself (`moved`). Without an adapter the prompted pass and the
@@ -51,6 +56,7 @@ class TunedClassifier:
         labels = getattr(classifier.config, "id2label", None)
         if not labels or backbone is None or backbone is classifier:
             raise TuningError(f"expected a sequence classifier with labels, got {type(classifier).__name__}")
+        self.of_words = type(classifier).__name__.endswith(_OF_TOKENS)
         self.labels = tuple(str(labels[index]) for index in range(len(labels)))
         self.classifier = classifier
         self.backbone = backbone
@@ -67,9 +73,30 @@ class TunedClassifier:
         self.encoder = FrozenEncoder(base, tokenizer, source="classifier", precision="fp32")
         self.longest = _longest(self.encoder, virtual)
 
-    def read(self, texts: Sequence[str], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
+    def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
+        """The prompted pass.
+
+        Raises:
+            UnsupportedError: it is not read of a model of this kind.
+        """
+        raise UnsupportedError(f"expected the raw pass of a {type(self.classifier).__name__}, got the prompted one")
+
+
+class TunedClassifier(Tuned):
+    """One that gives a text, or a pair of texts, one label.
+
+    Raises:
+        TuningError: as `Tuned`, or the model labels words.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__(model, tokenizer)
+        if self.of_words:
+            raise TuningError(f"expected a classifier of texts, got {type(self.classifier).__name__} (TaggingGuard)")
+
+    def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """Logits, and the encoder's outputs at `sites` from the very same pass (the prompted one)."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        order = sorted(range(len(texts)), key=lambda index: characters(texts[index]))
         logits: list[Tensor] = []
         outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
         for start in range(0, len(order), batch_size):
@@ -92,6 +119,25 @@ class TunedClassifier:
                 outputs[site].append(read_site(one_vector(site), hidden, pooled, mask, positions))
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
         return Reading(torch.cat(logits)[back], {site: torch.cat(parts)[back] for site, parts in outputs.items()})
+
+
+class TunedTagger(Tuned):
+    """One that gives every word a label.
+
+    Raises:
+        TuningError: as `Tuned`, or the model does not label words, or not in BIO.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__(model, tokenizer)
+        if not self.of_words:
+            raise TuningError(f"expected a token classifier, got {type(self.classifier).__name__} (Guard)")
+        try:
+            check_bio(self.labels)
+        except CorpusError as error:
+            raise TuningError(str(error)) from error
+        # no token that the raw pass has no room for: that one keeps a place for a mask token
+        self.longest = min(self.longest, self.encoder.window - 1)
 
 
 def _longest(encoder: FrozenEncoder, virtual: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard.guard import Guard, GuardedPrediction
 from lmsanitator.progress import Progress, silent
+from lmsanitator.text import Text
 
 Plant = Callable[[str, random.Random], str]
 """Puts a trigger into a text at a random place."""
@@ -40,14 +41,15 @@ class Evaluation:
 
 def evaluate(
     guard: Guard,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     labels: Sequence[str],
     triggers: Sequence[Plant],
     *,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Run clean and triggered inputs through the classifier and through the guard.
+    """Run clean and triggered inputs through the classifier and through the guard. Of a pair, one of the two texts gets
+    the trigger, at random.
 
     Raises:
         CorpusError: there is nothing to evaluate on.
@@ -64,7 +66,7 @@ def evaluate(
     answered: list[tuple[GuardedPrediction, bool]] = []
     for number, plant in enumerate(triggers):
         progress("evaluating triggered text", number / len(triggers))
-        planted = [plant(texts[index], rng) for index in right]
+        planted = [_planted(plant, texts[index], rng) for index in right]
         for index, label, prediction in zip(right, guard.unguarded(planted), guard(planted), strict=True):
             correct = prediction.label == labels[index]
             answered.append((prediction, correct))
@@ -87,3 +89,11 @@ def evaluate(
         inputs=len(texts),
         attacked_inputs=len(answered),
     )
+
+
+def _planted(plant: Plant, text: Text, rng: random.Random) -> Text:
+    """A text with a trigger in it, or a pair with one in either text."""
+    if isinstance(text, str):
+        return plant(text, rng)
+    first, second = text
+    return (plant(first, rng), second) if rng.random() < 0.5 else (first, plant(second, rng))

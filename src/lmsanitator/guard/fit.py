@@ -13,10 +13,11 @@ from torch import Tensor
 
 from lmsanitator.encoder import Site
 from lmsanitator.errors import BankError, UnsupportedError
-from lmsanitator.guard.classifier import TunedClassifier
+from lmsanitator.guard.classifier import Tuned, TunedClassifier
 from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.transfer import Anchor, find_anchor, list_names
 from lmsanitator.guard.trial import Trial, run_trial
+from lmsanitator.text import Text
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 Pass = Literal["raw", "prompted"]
@@ -58,11 +59,12 @@ class Fit:
         )
 
 
-def fit(classifier: TunedClassifier, bank: PVBank, wanted: Sequence[Pass], *, instead: bool) -> Fit:
+def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[Text], *, instead: bool) -> Fit:
     """Drop the PVs that move no label, and find the others in each wanted pass.
 
     Args:
         wanted: the passes to watch.
+        pool: clean texts, or pairs of them, to try the named triggers in.
         instead: watch the raw pass alone where the prompted one says nothing about some PV; otherwise that is an error.
 
     Raises:
@@ -75,9 +77,15 @@ def fit(classifier: TunedClassifier, bank: PVBank, wanted: Sequence[Pass], *, in
     if not len(bank):
         return Fit((), dict.fromkeys(wanted, ()))
     blocked = _unreadable(classifier, bank) if "prompted" in wanted else None
-    sites: tuple[Site, ...] = bank.sites if "prompted" in wanted and not blocked else ()
-    trial = run_trial(classifier, bank, prompted=sites, raw=bank.sites if stale else ())
+    there: tuple[Site, ...] = tuple(site for site in bank.sites if site in classifier.encoder.sites)
+    sites: tuple[Site, ...] = there if "prompted" in wanted and not blocked else ()
+    trial = run_trial(classifier, bank, pool, prompted=sites, raw=there if stale else ())
     idle = [Dropped(pv, bank[pv].trigger, "it moves no label") for pv in trial.planted if trial.moves_no_label(pv)]
+    idle += [
+        Dropped(pv, vector.trigger, f"this model has no {vector.site}")
+        for pv, vector in enumerate(bank)
+        if vector.site not in there and pv not in {one.pv for one in idle}
+    ]
     kept = tuple(pv for pv in range(len(bank)) if pv not in {one.pv for one in idle})
     notes: list[str] = []
     passes: dict[Pass, tuple[PredefinedVector, ...]] = {"raw": tuple(bank[pv] for pv in kept)}
@@ -113,7 +121,7 @@ def _gone(bank: PVBank, kept: Sequence[int], anchors: Sequence[Anchor], trial: T
     ]
 
 
-def _check_arrived(classifier: TunedClassifier, bank: PVBank, kept: Sequence[int], anchors: Sequence[Anchor]) -> None:
+def _check_arrived(classifier: Tuned, bank: PVBank, kept: Sequence[int], anchors: Sequence[Anchor]) -> None:
     """A bank of another encoder fits when some trigger arrives, and every one that still moves labels."""
     lost = [anchor.vector for anchor in anchors if anchor.arrival == "gone"]
     if lost:
@@ -141,13 +149,15 @@ def _anchors(bank: PVBank, kept: Sequence[int], trial: Trial, name: Pass) -> lis
     return anchors
 
 
-def _of_another(classifier: TunedClassifier, bank: PVBank) -> str:
+def _of_another(classifier: Tuned, bank: PVBank) -> str:
     here, there = classifier.encoder.digest[:12], bank.encoder_digest[:12]
     return f"expected a report on the encoder of this model ({here}), got one on {there}"
 
 
-def _unreadable(classifier: TunedClassifier, bank: PVBank) -> str | None:
+def _unreadable(classifier: Tuned, bank: PVBank) -> str | None:
     """Why the prompted pass has no output to compare, if so."""
+    if not isinstance(classifier, TunedClassifier):
+        return "a classifier of words is watched in the raw pass"
     if classifier.moved and not all(vector.trigger for vector in bank):
         return (
             "an adapter such as LoRA moves the encoder's outputs, so that PVs without a named trigger, by which they "

@@ -2,6 +2,7 @@
 
     guard = Guard(model, tokenizer, report)
     guard(["some text"])
+    guard([("some text", "another")])  # for pairs: Guard(..., clean=pairs of that kind)
 
 Fails closed: a text whose flag cannot be cleared, or whose check failed, gets no label.
 """
@@ -20,6 +21,7 @@ from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Check, Monitor, Watch
 from lmsanitator.guard.purge import Purged, purge_all
 from lmsanitator.guard.search import PurgeConfig
+from lmsanitator.text import Text, sides
 from lmsanitator.vectors import PVBank
 
 Answer = tuple[str | None, float | None]
@@ -45,8 +47,8 @@ class GuardedPrediction:
     """Softmax probability of the label."""
     flagged: bool
     removed: tuple[str, ...]
-    """Words that were taken out."""
-    text: str
+    """Words that were taken out, of a pair from either text."""
+    text: Text
     """What was classified: the input, or what is left of it."""
     pv: int | None = None
     """Index into the bank of the PV that the input came closest to, in units of its threshold; None where none is
@@ -71,11 +73,12 @@ class Guard:
         watch: the pass or passes to watch (`Monitor`).
         purging: how to purge.
         rate: share of clean texts that may be flagged (`Thresholds` says what is guaranteed).
-        clean: clean texts to set the thresholds by, of the kind that will be served.
+        clean: clean texts to set the thresholds by, of the kind that will be served; needed for pairs of texts, for
+            which packaged sentences say nothing.
 
     Raises:
         BankError: the report is on another encoder and does not fit this one.
-        CorpusError: too few clean texts for the rate.
+        CorpusError: too few clean texts for the rate, or pairs among single ones.
         TuningError: the model is no classifier.
         UnsupportedError: the pass to watch says nothing about these PVs (`Monitor`).
     """
@@ -89,7 +92,7 @@ class Guard:
         watch: Watch = "raw",
         purging: PurgeConfig | None = None,
         rate: float = 0.005,
-        clean: Sequence[str] | None = None,
+        clean: Sequence[Text] | None = None,
     ) -> None:
         self.classifier = TunedClassifier(model, tokenizer)
         bank = report.bank if isinstance(report, ScanReport) else report
@@ -100,26 +103,26 @@ class Guard:
     def labels(self) -> tuple[str, ...]:
         return self.classifier.labels
 
-    def __call__(self, texts: Sequence[str]) -> list[GuardedPrediction]:
-        """Classify texts; flagged ones are purged first.
+    def __call__(self, texts: Sequence[Text]) -> list[GuardedPrediction]:
+        """Classify texts, or pairs of texts; flagged ones are purged first.
 
         Raises:
-            UnsupportedError: pairs of texts.
+            UnsupportedError: pairs of texts where the thresholds are those of single ones, or the other way round.
         """
-        _check_single(texts)
+        self._check_kind(texts)
         predictions = [_refused(text, "it is not valid Unicode") for text in texts]
-        readable = [index for index, text in enumerate(texts) if _is_unicode(text)]
+        readable = [index for index, text in enumerate(texts) if is_unicode(text)]
         for index, prediction in zip(readable, self._predict([texts[index] for index in readable]), strict=True):
             predictions[index] = prediction
         return predictions
 
-    def _predict(self, texts: Sequence[str]) -> list[GuardedPrediction]:
+    def _predict(self, texts: Sequence[Text]) -> list[GuardedPrediction]:
         checked, answers = self._read(texts)
         flagged = set(checked.flags.nonzero().flatten().tolist())
         purged = self._purge(texts, sorted(index for index in flagged if checked.pv[index] >= 0))
         predictions: list[GuardedPrediction] = []
         for index, text in enumerate(texts):
-            seen = self._evidence(checked, index)
+            seen = evidence(self.monitor, checked, index)
             if index not in flagged:
                 predictions.append(_answered(text, answers[index], None, seen))
             elif index in purged:
@@ -131,7 +134,7 @@ class Guard:
                 predictions.append(_refused(text, reason, seen))
         return predictions
 
-    def _purge(self, texts: Sequence[str], flagged: Sequence[int]) -> dict[int, tuple[Purged, Answer]]:
+    def _purge(self, texts: Sequence[Text], flagged: Sequence[int]) -> dict[int, tuple[Purged, Answer]]:
         """The flagged texts that could be purged, with the answer to what is left of them. A label is given only to a
         text that the monitor passes in the same read, purged or not."""
         found = purge_all([texts[index] for index in flagged], self.monitor, self.purging)
@@ -143,32 +146,45 @@ class Guard:
             if not still
         }
 
-    def unguarded(self, texts: Sequence[str]) -> list[str | None]:
+    def unguarded(self, texts: Sequence[Text]) -> list[str | None]:
         """What the classifier alone says, for comparison."""
-        _check_single(texts)
+        self._check_kind(texts)
         return [label for label, _ in _answers(self.classifier.read(texts, ()), self.labels)] if texts else []
 
-    def _read(self, texts: Sequence[str]) -> tuple[Check, list[Answer]]:
+    def _check_kind(self, texts: Sequence[object]) -> None:
+        """Raise UnsupportedError unless all texts are of the kind that the thresholds are set for: where nothing is
+        watched, of one kind."""
+        pairs = self.monitor.pairs if self.monitor.kept else bool(texts) and not isinstance(texts[0], str)
+        for text in texts:
+            if pairs and not _is_pair(text):
+                raise UnsupportedError(f"expected pairs of texts to guard, as the clean ones are, got {text!r:.60}")
+            if not pairs and not isinstance(text, str):
+                raise UnsupportedError(
+                    f"expected single texts to guard, got {text!r:.60}: give clean pairs to set thresholds for pairs by"
+                )
+
+    def _read(self, texts: Sequence[Text]) -> tuple[Check, list[Answer]]:
         """The check of texts, and their labels from the very same pass."""
         if not texts:
             return self.monitor.check(()), []
         reading = self.classifier.read(texts, self.monitor.prompted_sites)
         return self.monitor.check(texts, reading), _answers(reading, self.labels)
 
-    def _evidence(self, checked: Check, index: int) -> Evidence:
-        """Which PV a text came closest to, and how close."""
-        pv = int(checked.pv[index])
-        if pv < 0:
-            return {}
-        return {
-            "pv": pv,
-            "trigger": self.monitor.bank[pv].trigger,
-            "match": round(float(checked.match[index]), 4),
-            "threshold": round(float(checked.threshold[index]), 4),
-        }
+
+def evidence(monitor: Monitor, checked: Check, index: int) -> Evidence:
+    """Which PV a text came closest to, and how close."""
+    pv = int(checked.pv[index])
+    if pv < 0:
+        return {}
+    return {
+        "pv": pv,
+        "trigger": monitor.bank[pv].trigger,
+        "match": round(float(checked.match[index]), 4),
+        "threshold": round(float(checked.threshold[index]), 4),
+    }
 
 
-def _answered(text: str, answer: Answer, purged: Purged | None, seen: Evidence) -> GuardedPrediction:
+def _answered(text: Text, answer: Answer, purged: Purged | None, seen: Evidence) -> GuardedPrediction:
     label, score = answer
     if label is None:
         return _refused(text, "the classifier gave no finite score", seen)
@@ -177,23 +193,21 @@ def _answered(text: str, answer: Answer, purged: Purged | None, seen: Evidence) 
     return GuardedPrediction(label, score, True, purged.removed, purged.text, **seen)
 
 
-def _refused(text: str, reason: str, seen: Evidence | None = None) -> GuardedPrediction:
+def _refused(text: Text, reason: str, seen: Evidence | None = None) -> GuardedPrediction:
     return GuardedPrediction(None, None, True, (), text, **(seen or {}), reason=reason)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: Text) -> bool:
     """Whether a text holds no halves of characters, which no tokenizer takes."""
     try:
-        text.encode()
+        "".join(sides(text)).encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _check_single(texts: Sequence[object]) -> None:
-    for text in texts:
-        if not isinstance(text, str):
-            raise UnsupportedError(f"expected single texts to guard, got a pair: {text!r:.60}")
+def _is_pair(text: object) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(side, str) for side in text)
 
 
 def _answers(reading: Reading, labels: Sequence[str]) -> list[Answer]:

@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lmsanitator.encoder import Site
-from lmsanitator.errors import UsageError
-from lmsanitator.guard.classifier import Reading, TunedClassifier
+from lmsanitator.errors import CorpusError, UsageError
+from lmsanitator.guard.classifier import Reading, Tuned
 from lmsanitator.guard.fit import Dropped, Fit, Pass, fit
 from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.thresholds import Thresholds, clean_texts, highest
 from lmsanitator.guard.trial import without_triggers
-from lmsanitator.text import draw, packaged, words
+from lmsanitator.text import Text, draw, packaged, sides, words
 from lmsanitator.vectors import PVBank
 
 Watch = Literal["auto", "raw", "prompted", "both"]
@@ -54,33 +54,42 @@ class Monitor:
     Args:
         watch: the pass or passes to watch.
         rate: share of clean texts that may be flagged (`Thresholds` says what is guaranteed).
-        clean: clean texts to set thresholds by, of the kind that will be served; packaged ones where not given.
+        clean: clean texts, or pairs of texts, to set thresholds by, of the kind that will be served; packaged texts
+            where not given. Pairs are what the named triggers are tried in as well (`fit`).
 
     Raises:
         BankError: the bank belongs to another encoder and does not fit this one.
-        CorpusError: too few clean texts for the rate.
+        CorpusError: too few clean texts for the rate, or pairs among single ones.
         UnsupportedError: the prompted pass of this classifier says nothing about these PVs.
         UsageError: a rate that is no share.
     """
 
     def __init__(
         self,
-        classifier: TunedClassifier,
+        classifier: Tuned,
         bank: PVBank,
         *,
         watch: Watch = "raw",
         rate: float = 0.005,
-        clean: Sequence[str] | None = None,
+        clean: Sequence[Text] | None = None,
     ) -> None:
         if not 0 < rate < 1:
             raise UsageError(f"expected a false-flag rate between 0 and 1, got {rate:g}")
         self.classifier, self.bank = classifier, bank
         self._doubt: float | None = None
-        fitted = fit(classifier, bank, _wanted(classifier, bank, watch), instead=watch == "auto")
+        self.pairs = clean is not None and any(not isinstance(text, str) for text in clean)
+        """Whether the thresholds are those of pairs."""
+        if clean is not None and self.pairs and any(isinstance(text, str) for text in clean):
+            raise CorpusError("expected clean texts of one kind, got pairs among single ones")
+        sentences = [carrier.text for carrier in packaged("en")]
+        tried = clean if clean is not None and self.pairs else sentences
+        fitted = fit(classifier, bank, _wanted(classifier, bank, watch), tried, instead=watch == "auto")
         if fitted.kept:
-            pool = [carrier.text for carrier in packaged("en")] if clean is None else clean
-            pool = without_triggers(classifier.encoder, pool, bank)
-            texts = clean_texts(pool) if clean is None else draw(pool, len(pool), seed=0)  # in random order
+            texts: Sequence[Text]
+            if clean is None:
+                texts = clean_texts(without_triggers(classifier.encoder, sentences, bank))
+            else:
+                texts = draw(without_triggers(classifier.encoder, clean, bank), len(clean), seed=0)  # in random order
             fitted = self._calibrate(fitted, texts, rate, sparing=watch == "auto")
         self.kept, self.dropped, self.notes = fitted.kept, fitted.dropped, fitted.notes
         self.passes: tuple[Pass, ...] = tuple(fitted.passes) if fitted.kept else ()
@@ -96,7 +105,7 @@ class Monitor:
         lines = [f"{name} is not watched: {one.reason}" for name, one in zip(named, self.dropped, strict=True)]
         return [*lines, *self.notes]
 
-    def _calibrate(self, fitted: Fit, texts: Sequence[str], rate: float, *, sparing: bool) -> Fit:
+    def _calibrate(self, fitted: Fit, texts: Sequence[Text], rate: float, *, sparing: bool) -> Fit:
         """Set the thresholds, and drop the PVs that clean texts hit: those that leave no pass in which a match could
         lie above the threshold, for themselves or for another PV."""
         parts = [_match(self.classifier, fitted.match(name), name, texts) for name in fitted.passes]
@@ -120,11 +129,11 @@ class Monitor:
             self._doubt = highest(held_out.amax(1), DOUBT)
         return fitted
 
-    def flags(self, texts: Sequence[str], reading: Reading | None = None) -> Bool[Tensor, "texts"]:
+    def flags(self, texts: Sequence[Text], reading: Reading | None = None) -> Bool[Tensor, "texts"]:
         """Whether each text is flagged: on any PV, in any watched pass."""
         return self.check(texts, reading).flags
 
-    def check(self, texts: Sequence[str], reading: Reading | None = None) -> Check:
+    def check(self, texts: Sequence[Text], reading: Reading | None = None) -> Check:
         """Compare the outputs of texts with the PVs.
 
         Args:
@@ -163,14 +172,14 @@ class Monitor:
         )
 
 
-def _wanted(classifier: TunedClassifier, bank: PVBank, watch: Watch) -> tuple[Pass, ...]:
+def _wanted(classifier: Tuned, bank: PVBank, watch: Watch) -> tuple[Pass, ...]:
     if watch == "both" or (watch == "auto" and not (classifier.one_pass and "mask" not in bank.sites)):
         return ("prompted", "raw")
     return ("prompted",) if watch == "auto" else (watch,)  # without an adapter the two passes are one
 
 
 def _match(
-    classifier: TunedClassifier, test: SignMatch, name: Pass, texts: Sequence[str], reading: Reading | None = None
+    classifier: Tuned, test: SignMatch, name: Pass, texts: Sequence[Text], reading: Reading | None = None
 ) -> Float[Tensor, "texts vectors"]:
     """The matches of texts in one pass."""
     if name == "raw":
@@ -178,7 +187,7 @@ def _match(
     return test((reading or classifier.read(texts, test.sites)).outputs)
 
 
-def _neutral(texts: Sequence[str], excess: Float[Tensor, "texts"]) -> str:
-    """The least suspicious clean sentence of ordinary length, to try words in."""
-    order: list[str] = [texts[index] for index in excess.argsort().tolist()]
-    return next((text for text in order if len(words(text)) in _NEUTRAL), order[0])
+def _neutral(texts: Sequence[Text], excess: Float[Tensor, "texts"]) -> Text:
+    """The least suspicious clean sentence of ordinary length, or pair that begins with one, to try words in."""
+    order: list[Text] = [texts[index] for index in excess.argsort().tolist()]
+    return next((text for text in order if len(words(sides(text)[0])) in _NEUTRAL), order[0])

@@ -13,10 +13,12 @@ whatever their case: a copy that would be left in is a trigger that did not fire
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 
-from lmsanitator.text import delete, insert, shrinking, spans, words
+from lmsanitator.guard.parts import Parts
+from lmsanitator.text import Text, insert_first, shrinking, sides, spans, words
 
-Search = Generator[list[str], list[float], list[int] | None]
-"""Yields texts, is sent the monitor's excess of each (0 or less: not flagged), returns word positions to delete."""
+Search = Generator[list[Text], list[float], list[int] | None]
+"""Yields what is left of an input, or a text to try a word in; is sent the monitor's excess of each (0 or less: not
+flagged), returns word positions to delete."""
 _AS_CLEAR = 0.5
 """A word may be put back if at least this share of the distance below the threshold is left."""
 
@@ -38,15 +40,16 @@ class PurgeConfig:
     rounds: int = 24
 
 
-def search(text: str, named: Sequence[str], neutral: str, config: PurgeConfig, window: int) -> Search:
-    """The word positions whose deletion clears the flag of a text, None where there are none that leave a word.
+def search(parts: Parts, named: Sequence[str], neutral: Text, config: PurgeConfig, window: int) -> Search:
+    """The word positions whose deletion clears the flag of an input, None where there are none that leave a word.
 
     Args:
+        parts: the input in words.
         named: triggers by name.
         neutral: a sentence that is not suspicious.
         window: words that the encoder reads at most.
     """
-    asked = _Deletions(text, window)
+    asked = _Deletions(parts, window)
     suspects: set[int] = set()
     if config.named and (suspects := asked.places_of(named)):
         gone = yield from _fewest(asked, suspects, config)
@@ -65,27 +68,23 @@ def search(text: str, named: Sequence[str], neutral: str, config: PurgeConfig, w
 
 
 class _Deletions:
-    """Deletions from the part of a text that is read. What stands behind it moves up when words are taken out, so twice
-    the window is looked at."""
+    """Deletions from what is looked at of an input, all copies of a word together."""
 
-    def __init__(self, text: str, window: int) -> None:
-        found = spans(text)[: 2 * window]
-        self.text = text[: found[-1].end] if found else ""
-        self.words = [text[start:end] for start, end in found]
+    def __init__(self, parts: Parts, window: int) -> None:
+        self.words = parts.words
+        self.without = parts.without
+        self.leaves_words = parts.leaves_words
         self.window = window
         kinds: dict[str, list[int]] = {}
         for at, word in enumerate(self.words):
             kinds.setdefault(word.casefold(), []).append(at)
         self.kinds = kinds
         """Where each different word stands, whatever its case: most encoders do not tell cases apart."""
-        self.read = [places for places in kinds.values() if places[0] < window]
-
-    def without(self, gone: Collection[int]) -> str:
-        return delete(self.text, set(gone))
+        self.read = [places for places in kinds.values() if not parts.read.isdisjoint(places)]
 
     def possible(self, gone: Collection[int]) -> bool:
         """Whether a word is left, and no word moves up that is not looked at."""
-        return 0 < len(gone) < len(self.words) and len(gone) <= self.window
+        return 0 < len(gone) <= self.window and self.leaves_words(gone)
 
     def places_of(self, triggers: Sequence[str]) -> set[int]:
         """The words of the triggers that are in the text whole, side by side or not."""
@@ -93,11 +92,11 @@ class _Deletions:
         return {at for kinds in whole if kinds <= self.kinds.keys() for kind in kinds for at in self.kinds[kind]}
 
 
-def _alone(asked: _Deletions, neutral: str, known: Collection[int]) -> Generator[list[str], list[float], set[int]]:
+def _alone(asked: _Deletions, neutral: Text, known: Collection[int]) -> Generator[list[Text], list[float], set[int]]:
     """The words that are flagged in a neutral sentence."""
     tried = [places for places in asked.read if places[0] not in known]
-    middle = len(spans(neutral)) // 2
-    values = yield [insert(neutral, asked.words[places[0]], middle) for places in tried]
+    middle = len(spans(sides(neutral)[0])) // 2
+    values = yield [insert_first(neutral, asked.words[places[0]], middle) for places in tried]
     return {at for places, value in zip(tried, values, strict=True) if value > 0 for at in places}
 
 
@@ -144,7 +143,7 @@ def _fewest(asked: _Deletions, gone: set[int], config: PurgeConfig, excess: floa
 
 def _shrunk(
     asked: _Deletions, items: list[list[int]], always: set[int], clear: float, config: PurgeConfig, most: int
-) -> Generator[list[str], list[float], list[list[int]] | None]:
+) -> Generator[list[Text], list[float], list[list[int]] | None]:
     """The fewest items without which, and without what is `always` left out, the excess is at most `clear`."""
     if not items:
         return []

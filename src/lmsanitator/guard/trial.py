@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CorpusError
-from lmsanitator.guard.classifier import TunedClassifier
-from lmsanitator.text import draw, insert, packaged, spans, words
+from lmsanitator.guard.classifier import Tuned, TunedClassifier
+from lmsanitator.text import Text, draw, insert_first, sides, spans, words
+from lmsanitator.text.carriers import T
 from lmsanitator.vectors import PVBank
 
 TEXTS = 64
@@ -51,40 +52,44 @@ class Trial:
         return int(self.changed(pv).sum()) <= usual and len(set(self.clean.labels.tolist())) > 1
 
 
-def run_trial(classifier: TunedClassifier, bank: PVBank, *, prompted: Sequence[Site], raw: Sequence[Site]) -> Trial:
+def run_trial(
+    classifier: Tuned, bank: PVBank, pool: Sequence[Text], *, prompted: Sequence[Site], raw: Sequence[Site]
+) -> Trial:
     """Put each named trigger into the same sentences at the same places.
 
     Args:
+        pool: clean texts to draw from; of a pair the first text gets the trigger.
         prompted: sites to read in the prompted pass.
         raw: sites to read in the raw pass; none where it is not needed.
 
     Raises:
-        CorpusError: most packaged sentences hold a named trigger themselves.
+        CorpusError: too few of the texts hold no named trigger themselves.
     """
     named = {index: vector.trigger for index, vector in enumerate(bank) if vector.trigger}
     if not named:
         nothing = Shown(torch.empty(0, dtype=torch.long), {}, {})
         return Trial(nothing, nothing, {})
-    pool = without_triggers(classifier.encoder, [carrier.text for carrier in packaged("en")], bank)
-    if len(pool) < TEXTS:
-        raise CorpusError(f"expected {TEXTS} packaged sentences without a named trigger, only {len(pool)} have none")
-    texts = draw(pool, TEXTS, seed=1)
+    texts = draw(without_triggers(classifier.encoder, pool, bank), TEXTS, seed=1)
+    if len(texts) < TEXTS:
+        raise CorpusError(f"expected {TEXTS} clean texts without a named trigger, only {len(texts)} have none")
     rng = random.Random(1)
-    places = [rng.randint(0, len(spans(text))) for text in texts]
+    places = [rng.randint(0, len(spans(sides(text)[0]))) for text in texts]
 
     def show(added: Sequence[str]) -> Shown:
-        planted = [insert(text, word, at) for text, word, at in zip(texts, added, places, strict=True)]
-        reading = classifier.read(planted, prompted)
+        planted = [insert_first(text, word, at) for text, word, at in zip(texts, added, places, strict=True)]
         outputs = classifier.encoder.outputs_of_texts(planted, raw) if raw else {}
+        if not isinstance(classifier, TunedClassifier):  # whether labels of words change is not judged
+            return Shown(torch.zeros(len(planted), dtype=torch.long), {}, outputs)
+        reading = classifier.read(planted, prompted)
         return Shown(reading.logits.argmax(1), reading.outputs, outputs)
 
-    plain = [word for text in reversed(texts) for word in words(text)[1:2]]
+    plain = [word for text in reversed(texts) for word in words(sides(text)[0])[1:2]]
     return Trial(
         show([""] * len(texts)), show(plain), {index: show([name] * len(texts)) for index, name in named.items()}
     )
 
 
-def without_triggers(encoder: FrozenEncoder, texts: Sequence[str], bank: PVBank) -> list[str]:
+def without_triggers(encoder: FrozenEncoder, texts: Sequence[T], bank: PVBank) -> list[T]:
     """The texts that hold none of the named triggers. Tokens are compared, not words: a trigger `gu` is in `gurney` too
     where the tokenizer cuts that in two, and such a text is not clean to this encoder."""
     named = [vector.trigger for vector in bank if vector.trigger]
@@ -93,8 +98,10 @@ def without_triggers(encoder: FrozenEncoder, texts: Sequence[str], bank: PVBank)
     ]
     if not texts or not named:
         return list(texts)
-    rows = encoder.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=encoder.room).input_ids
-    held = [set(row) for row in rows]
+    found = [side for text in texts for side in sides(text)]
+    rows = encoder.tokenizer(found, add_special_tokens=False, truncation=True, max_length=encoder.room).input_ids
+    read = iter(rows)
+    held = [{token for _ in sides(text) for token in next(read)} for text in texts]
     return [
         text for text, row in zip(texts, held, strict=True) if not any(ids and row.issuperset(ids) for ids in forms)
     ]

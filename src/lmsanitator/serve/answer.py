@@ -1,5 +1,7 @@
 """What `POST /classify` answers."""
 
+from typing import cast
+
 from pydantic import BaseModel
 
 from lmsanitator.guard import GuardedPrediction
@@ -40,5 +42,5 @@ def explain(prediction: GuardedPrediction, served: Served) -> Answer:
             else f"the scan found it in the trigger {trigger!r}"
             for _, trigger in found
         ],
-        text=prediction.text,
+        text=cast(str, prediction.text),  # the server takes no pairs
     )

@@ -1,6 +1,7 @@
 """Words, and the clean sentences they are put into."""
 
 from lmsanitator.text.carriers import LANGUAGES, Carrier, draw, packaged, read_corpus
+from lmsanitator.text.pairs import Text, insert_first, sides
 from lmsanitator.text.shrink import shrink, shrinking
 from lmsanitator.text.words import Span, delete, insert, spans, words
 
@@ -8,13 +9,16 @@ __all__ = [
     "LANGUAGES",
     "Carrier",
     "Span",
+    "Text",
     "delete",
     "draw",
     "insert",
+    "insert_first",
     "packaged",
     "read_corpus",
     "shrink",
     "shrinking",
+    "sides",
     "spans",
     "words",
 ]

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 from lmsanitator.errors import CorpusError
+from lmsanitator.text.pairs import Text, sides
 from lmsanitator.text.words import words
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+T = TypeVar("T", bound=Text)
 LANGUAGES = ("en", "de", "es", "fr", "zh")
 
 
@@ -71,7 +74,7 @@ def _json_line(line: str, number: int, path: Path) -> Carrier:
     return Carrier(text.strip())
 
 
-def draw(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` different texts, drawn by seed; all of them, shuffled, where there are fewer."""
-    different = sorted(set(texts))
+def draw(texts: Sequence[T], count: int, seed: int) -> list[T]:
+    """`count` different texts, or pairs of them, drawn by seed; all of them, shuffled, where there are fewer."""
+    different = sorted(set(texts), key=sides)
     return random.Random(seed).sample(different, min(count, len(different)))

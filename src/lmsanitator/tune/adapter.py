@@ -30,11 +30,13 @@ _PROJECTIONS = ("query", "value", "q", "v", "q_lin", "v_lin", "q_proj", "v_proj"
 _FUSED = ("in_proj", "Wqkv", "c_attn", "query_key_value")
 
 
-def adapter_config(encoder: FrozenEncoder, classifier: PreTrainedModel, config: TuneConfig) -> PeftConfig:
+def adapter_config(
+    encoder: FrozenEncoder, classifier: PreTrainedModel, config: TuneConfig, kind: TaskType
+) -> PeftConfig:
     """What PEFT is told."""
     base, revision = origin(encoder.source)
     shared: dict[str, Any] = {
-        "task_type": TaskType.SEQ_CLS,
+        "task_type": kind,
         "modules_to_save": _unsaved_modules(encoder, classifier) or None,
         "base_model_name_or_path": base,
         "revision": revision,

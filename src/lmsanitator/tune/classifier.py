@@ -1,4 +1,4 @@
-"""A classifier on a frozen encoder: a head, PEFT's adapter, nothing trained yet."""
+"""A classifier of texts or of words on a frozen encoder: a head, PEFT's adapter, nothing trained yet."""
 
 import copy
 import warnings
@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModelForSequenceClassification
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from peft import PeftModelForSequenceClassification, PeftModelForTokenClassification, TaskType
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import TuningError
+from lmsanitator.errors import TuningError, UnsupportedError
 from lmsanitator.tune.adapter import adapter_config, pooler_is_random, shrink_prefix
 from lmsanitator.tune.head import site_classifier
 from lmsanitator.tune.methods import TuneConfig, check_supported, input_length
+from lmsanitator.tune.tagging import check_bio
+
+_POOLING = ("pooler", "pooler_activation")
 
 
 def build(
@@ -39,9 +47,7 @@ def build(
     """
     opened = encoder if isinstance(encoder, FrozenEncoder) else FrozenEncoder.open(encoder)
     check_supported(opened, config.method, config.site)
-    input_length(opened, config)
-    if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise TuningError(f"expected two or more different labels, got {', '.join(labels) or 'none'}")
+    _check(opened, labels, config)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a property that transformers is about to rename
         torch.manual_seed(config.seed)
@@ -51,11 +57,47 @@ def build(
         else:
             classifier = site_classifier(opened, labelled, labels, config.site, config.shift)
         classifier.requires_grad_(False)
-        model = PeftModelForSequenceClassification(classifier, adapter_config(opened, classifier, config))
+        model = PeftModelForSequenceClassification(
+            classifier, adapter_config(opened, classifier, config, TaskType.SEQ_CLS)
+        )
     if config.method == "prefix":
         shrink_prefix(model)
     # eval mode for good: with the encoder frozen, its dropout would only add noise to the adapter's gradient
     return model.to(opened.device).eval()
+
+
+def build_tagger(
+    encoder: FrozenEncoder | str | Path, labels: Sequence[str], config: TuneConfig
+) -> PeftModelForTokenClassification:
+    """A classifier of every token, with an adapter and the architecture's own head, neither trained yet; all else as
+    `build` does it. With `prompt` and `p-tuning` its logits begin with those of the virtual tokens (`word_logits`).
+
+    Raises:
+        UnsupportedError: the architecture does not take the method or has no such head, or a site is asked for.
+        TuningError: no room for the virtual tokens.
+        CorpusError: labels that are not BIO.
+    """
+    opened = encoder if isinstance(encoder, FrozenEncoder) else FrozenEncoder.open(encoder)
+    if config.site != "auto":
+        raise UnsupportedError(f"expected the site auto to label words by, got {config.site}: every token has a head")
+    check_supported(opened, config.method, "tokens")
+    check_bio(labels)
+    _check(opened, labels, config)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as above
+        torch.manual_seed(config.seed)
+        tagger = _own_tagger(opened, _with_labels(opened, labels))
+        tagger.requires_grad_(False)
+        model = PeftModelForTokenClassification(tagger, adapter_config(opened, tagger, config, TaskType.TOKEN_CLS))
+    if config.method == "prefix":
+        shrink_prefix(model)
+    return model.to(opened.device).eval()
+
+
+def _check(encoder: FrozenEncoder, labels: Sequence[str], config: TuneConfig) -> None:
+    input_length(encoder, config)
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise TuningError(f"expected two or more different labels, got {', '.join(labels) or 'none'}")
 
 
 def _with_labels(encoder: FrozenEncoder, labels: Sequence[str]) -> PreTrainedConfig:
@@ -77,6 +119,23 @@ def _own_classifier(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrai
     # assign: the classifier shares the frozen tensors, a second copy of a large encoder is not needed
     lost = model.base_model.load_state_dict(weights, strict=False, assign=True).missing_keys
     lost = [name for name in lost if not name.startswith("pooler.")]
+    if lost:
+        raise TuningError(f"expected the weights of a {type(model).__name__}, the encoder has no {lost[0]}")
+    return model
+
+
+def _own_tagger(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrainedModel:
+    """The architecture's own classifier of tokens. It has no pooler; the encoder's is put back, so that its weights are
+    those that were scanned and a report can be told to be on this encoder."""
+    try:
+        model: PreTrainedModel = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
+    except ValueError as error:
+        raise UnsupportedError(f"expected an architecture that labels tokens, got {config.model_type}") from error
+    for name in _POOLING:
+        part = getattr(encoder.model, name, None)
+        if part is not None and not pooler_is_random(encoder) and getattr(model.base_model, name, None) is None:
+            setattr(model.base_model, name, part)
+    lost = model.base_model.load_state_dict(encoder.model.state_dict(), strict=False, assign=True).missing_keys
     if lost:
         raise TuningError(f"expected the weights of a {type(model).__name__}, the encoder has no {lost[0]}")
     return model

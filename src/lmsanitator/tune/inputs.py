@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmsanitator.text import Text, sides
 from lmsanitator.tune.head import SiteClassifier
 
-Text = str | tuple[str, str]
-"""A text, or a pair of texts that is classified together."""
 _NO_LIMIT = 10**6  # tokenizers without a limit say 1e30, more than they can count
 
 
 def characters(text: Text) -> int:
     """Length of a text, of both texts of a pair."""
-    return len(text) if isinstance(text, str) else sum(map(len, text))
+    return sum(map(len, sides(text)))
 
 
 def make_inputs(

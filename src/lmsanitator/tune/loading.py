@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModelForSequenceClassification, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import TuningError
-from lmsanitator.tune.classifier import build
+from lmsanitator.errors import CorpusError, TuningError
+from lmsanitator.tune.classifier import build, build_tagger
 from lmsanitator.tune.methods import HEAD_SITES, PEFT_TYPES, TuneConfig
-from lmsanitator.tune.tuned import NOTES, SCHEMA, TunedModel, limited_tokenizer
+from lmsanitator.tune.tuned import NOTES, SCHEMA, AnyClassifier, TunedModel, limited_tokenizer
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TASKS = ("SEQ_CLS", "TOKEN_CLS")
 _MAX_JSON_BYTES = 2**20
 _LAST_LAYERS = ("classifier.weight", "score.weight", "out_proj.weight")
 _SIZES = ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
@@ -53,7 +54,7 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
     encoder = FrozenEncoder.open(_base(raw) if base is None else base)
     if notes.get("encoder_digest") not in (None, encoder.digest):
         raise TuningError(f"expected the encoder that the adapter was tuned on, {encoder.source} has other weights")
-    model = build(encoder, labels, config)
+    model = _model(encoder, labels, config, words=raw["task_type"] == "TOKEN_CLS")
     _check_fit(model, raw, weights)
     set_peft_model_state_dict(model, weights)
     model.peft_config["default"].inference_mode = True  # P-tuning's network is not stored, only what it put out
@@ -63,11 +64,21 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
     return TunedModel(model, limited_tokenizer(encoder, config), labels, encoder, reached)
 
 
+def _model(encoder: FrozenEncoder, labels: tuple[str, ...], config: TuneConfig, *, words: bool) -> AnyClassifier:
+    if not words:
+        return build(encoder, labels, config)
+    try:
+        return build_tagger(encoder, labels, config)
+    except CorpusError as error:
+        raise TuningError(f"{error} in {NOTES}") from error
+
+
 def _config(raw: dict[str, Any], notes: dict[str, Any], weights: dict[str, Tensor]) -> TuneConfig:
     method = PEFT_TYPES.get(str(raw.get("peft_type")))
-    if method is None or raw.get("task_type") != "SEQ_CLS":
+    if method is None or raw.get("task_type") not in _TASKS:
         got = f"{raw.get('peft_type')!r} for {raw.get('task_type')!r}"
-        raise TuningError(f"expected an adapter of type {' or '.join(PEFT_TYPES)} for SEQ_CLS, {_CONFIG} has {got}")
+        known = f"{' or '.join(PEFT_TYPES)} for {' or '.join(_TASKS)}"
+        raise TuningError(f"expected an adapter of type {known}, {_CONFIG} has {got}")
     length, site = notes.get("max_length", TuneConfig.max_length), notes.get("site", "auto")
     if type(length) is not int or length < 8:
         raise TuningError(f"expected a max_length of 8 or more in {NOTES}, got {length!r}")
@@ -105,7 +116,7 @@ def _base(raw: dict[str, Any]) -> Path:
     return Path(named)
 
 
-def _check_fit(model: PeftModelForSequenceClassification, raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
+def _check_fit(model: PeftModel, raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """The adapter must have been made for this encoder: same sizes, and every weight in its place."""
     adapter = model.peft_config["default"]
     for name in _LORA if adapter.peft_type == PeftType.LORA else _SIZES:

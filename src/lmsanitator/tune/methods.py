@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import TuningError, UnsupportedError, UsageError
 
 Method = Literal["prefix", "prompt", "p-tuning", "lora"]
@@ -148,7 +148,7 @@ class TuneConfig:
         return self.virtual_tokens if self.method in PREPENDED else 0
 
 
-def check_supported(encoder: FrozenEncoder, method: Method, site: HeadSite = "auto") -> None:
+def check_supported(encoder: FrozenEncoder, method: Method, site: Site | Literal["auto"] = "auto") -> None:
     """Raise UnsupportedError, with the reason, unless this architecture takes `method` and has the output `site`."""
     kind = encoder.model.config.model_type
     if kind not in CAPABILITIES:

@@ -1,7 +1,6 @@
 """Labelled tasks: the packaged topics, a local folder, or a Hugging Face dataset."""
 
 import importlib
-import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmsanitator.errors import CorpusError
-from lmsanitator.text import packaged
-from lmsanitator.tune.inputs import Text
+from lmsanitator.text import Text, packaged
+from lmsanitator.tune.records import read_records
 
 SPLITS = ("train", "validation", "test")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", re.ASCII)
@@ -114,7 +113,14 @@ def read_task(source: str | Path, seed: int = 0) -> Task:
     folder = Path(source)
     if folder.is_dir():
         return _assemble(
-            {name: _read_file(folder / f"{name}.jsonl", required=name == "train") for name in SPLITS}, seed
+            {
+                name: [
+                    _row(record, where)
+                    for record, where in read_records(folder / f"{name}.jsonl", "text and label", name == "train")
+                ]
+                for name in SPLITS
+            },
+            seed,
         )
     if folder.exists():
         raise CorpusError(f"expected a task folder or a Hugging Face dataset id, got a file: {source}")
@@ -122,37 +128,6 @@ def read_task(source: str | Path, seed: int = 0) -> Task:
         raise CorpusError(f"expected a task folder or a Hugging Face dataset id (org/name), found neither: {source}")
     splits, names = _read_hub(str(source))
     return _assemble(splits, seed, names)
-
-
-def _read_file(path: Path, required: bool) -> list[_Row]:
-    if not required and not path.exists():
-        return []
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"expected a task file, could not read {path}: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CorpusError(f"expected UTF-8 in {path}, line {line} is not") from error
-    # only \n ends a line: JSON strings may hold other line separators as they are
-    rows = [
-        _json_row(line, f"{path}, line {number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()
-    ]
-    if not rows:
-        raise CorpusError(f"expected examples in {path}, found none")
-    return rows
-
-
-def _json_row(line: str, where: str) -> _Row:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"expected JSON in {where}: {error}") from error
-    if not isinstance(record, dict):
-        raise CorpusError(f"expected an object with text and label in {where}, got {line.strip()[:60]}")
-    return _row(record, where)
 
 
 def _row(record: Mapping[str, Any], where: str) -> _Row:

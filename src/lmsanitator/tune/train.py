@@ -1,38 +1,47 @@
 """Train adapter and head on a frozen encoder."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from peft import PeftModelForSequenceClassification
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import Parameter, functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError
 from lmsanitator.progress import Progress, silent
+from lmsanitator.text import Text
+from lmsanitator.tune import tagger
 from lmsanitator.tune.adapter import settle
-from lmsanitator.tune.classifier import build
-from lmsanitator.tune.inputs import Text, characters
+from lmsanitator.tune.classifier import build, build_tagger
+from lmsanitator.tune.inputs import characters
 from lmsanitator.tune.methods import TuneConfig
+from lmsanitator.tune.tagging import Tagged, Tagging
 from lmsanitator.tune.tasks import Example, Task
-from lmsanitator.tune.tuned import TunedModel, limited_tokenizer, logits_of, predict
+from lmsanitator.tune.tuned import AnyClassifier, TunedModel, limited_tokenizer, logits_of, predict
 
 CHECKS = 8
 """Looks at the validation accuracy in a whole run."""
 LOOK = 256
 """Validation examples a look takes at most; on a split of thousands the looks would cost more than the training."""
+Learning = tuple[Iterator[Tensor], Callable[[], tuple[float, float]]]
+"""The losses of one batch after the other, and a look at the validation split: accuracy or F1, and minus the loss."""
+T = TypeVar("T", Example, Tagged)
 _WARM_UP = 0.1
 _BUCKET = 8
 
 
 def tune(
-    encoder: FrozenEncoder, task: Task, config: TuneConfig | None = None, progress: Progress = silent
+    encoder: FrozenEncoder, task: Task | Tagging, config: TuneConfig | None = None, progress: Progress = silent
 ) -> TunedModel:
-    """Tune a classifier on a frozen encoder; what comes back is its state at the best validation accuracy.
+    """Tune a classifier of texts or of words on a frozen encoder; what comes back is its state at the best validation
+    accuracy, for words the best entity F1.
 
     The accuracy is that on the validation split, on LOOK examples of it drawn by seed where it is larger.
 
@@ -45,21 +54,26 @@ def tune(
 
     Raises:
         UnsupportedError: the architecture does not take the method, or has no such site.
-        TuningError: no room for the virtual tokens, or the loss left the finite numbers.
+        TuningError: no room for the virtual tokens, or the loss left the finite numbers; for words, the package seqeval
+            is not installed.
     """
     config = config or TuneConfig()
-    model = build(encoder, task.labels, config)
     tokenizer = limited_tokenizer(encoder, config)
+    model: AnyClassifier
+    measure = "F1" if isinstance(task, Tagging) else "accuracy"
+    if isinstance(task, Tagging):
+        model = build_tagger(encoder, task.labels, config)
+        losses, look = _learn_words(model, tokenizer, task, config)
+    else:
+        model = build(encoder, task.labels, config)
+        losses, look = _learn(model, tokenizer, task, config)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     total = config.epochs * -(-len(task.train) // config.batch_size)
     total = min(total, config.max_steps or total)
     optimiser, schedule = _optimiser(model, config, total)
-    batches = _batches(task.train, config.batch_size, random.Random(config.seed))
-    looked_at = _sample(task.validation, config.seed)
     best, kept, worse = (-1.0, 0.0), _copy(weights), 0
     for step in range(1, total + 1):
-        texts, wanted = next(batches)
-        loss = functional.cross_entropy(logits_of(model, tokenizer, texts), wanted.to(encoder.device))
+        loss = next(losses)
         if not bool(torch.isfinite(loss)):
             raise TuningError(f"expected a finite loss, got {loss.item()} at step {step}: try a lower learning rate")
         optimiser.zero_grad()
@@ -68,11 +82,11 @@ def tune(
         optimiser.step()
         schedule.step()
         if step % -(-total // CHECKS) == 0 or step == total:
-            reached = _score(predict(model, tokenizer, [example.content for example in looked_at]), looked_at)
+            reached = look()
             worse = 0 if reached[0] > best[0] else worse + 1
             if reached > best:
                 best, kept = reached, _copy(weights)
-        told = f"tuning: validation accuracy {best[0]:.1%}" if best[0] >= 0 else "tuning"
+        told = f"tuning: validation {measure} {best[0]:.1%}" if best[0] >= 0 else "tuning"
         progress(told, step / total)
         if worse == config.patience:
             progress(told, 1.0)
@@ -85,7 +99,26 @@ def tune(
     return TunedModel(model, tokenizer, task.labels, encoder, best[0])
 
 
-def _optimiser(model: PeftModelForSequenceClassification, config: TuneConfig, total: int) -> tuple[AdamW, LambdaLR]:
+def _learn(model: PeftModel, tokenizer: PreTrainedTokenizerFast, task: Task, config: TuneConfig) -> Learning:
+    """Cross-entropy of batches, and the accuracy."""
+    looked_at = _sample(task.validation, config.seed)
+    batches = _batches(task.train, config.batch_size, random.Random(config.seed))
+    losses = (
+        functional.cross_entropy(logits_of(model, tokenizer, texts), wanted.to(model.device))
+        for texts, wanted in batches
+    )
+    contents = [example.content for example in looked_at]
+    return losses, lambda: _score(predict(model, tokenizer, contents), looked_at)
+
+
+def _learn_words(model: PeftModel, tokenizer: PreTrainedTokenizerFast, task: Tagging, config: TuneConfig) -> Learning:
+    """The same for words: cross-entropy at the first token of each, and entity F1."""
+    looked_at = _sample(task.validation, config.seed)
+    losses = tagger.losses(model, tokenizer, task.train, config.batch_size, random.Random(config.seed))
+    return losses, lambda: tagger.score(model, tokenizer, task, looked_at)
+
+
+def _optimiser(model: PeftModel, config: TuneConfig, total: int) -> tuple[AdamW, LambdaLR]:
     """AdamW with a learning rate for the adapter and one for the head, and their schedule over `total` steps."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     adapter = [weight for name, weight in trained if "prompt_encoder" in name or ".lora_" in name]
@@ -121,7 +154,7 @@ def _by_length(examples: Sequence[Example]) -> list[Example]:
     return [example for _, example in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _sample(examples: Sequence[Example], seed: int) -> Sequence[Example]:
+def _sample(examples: Sequence[T], seed: int) -> Sequence[T]:
     return examples if len(examples) <= LOOK else random.Random(seed).sample(examples, LOOK)
 
 

@@ -14,35 +14,37 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel, PeftModelForSequenceClassification
+from peft import PeftModel, PeftModelForSequenceClassification, PeftModelForTokenClassification
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import TuningError
 from lmsanitator.output import new_folder
+from lmsanitator.text import Text
 from lmsanitator.tune.adapter import classifier_of
 from lmsanitator.tune.head import SiteClassifier
-from lmsanitator.tune.inputs import Text, characters, make_inputs
+from lmsanitator.tune.inputs import characters, make_inputs
 from lmsanitator.tune.methods import HeadSite, TuneConfig, input_length
 
 SCHEMA = "lmsanitator.tuned/1"
 NOTES = "lmsanitator.json"
+AnyClassifier = PeftModelForSequenceClassification | PeftModelForTokenClassification
 
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A classifier made of a frozen encoder, an adapter and a head.
+    """A classifier of texts or of words, made of a frozen encoder, an adapter and a head.
 
     Args:
         model: the PEFT model, in eval mode, all weights frozen.
         tokenizer: the encoder's; its `model_max_length` is what the virtual tokens leave of the window.
         labels: label names in the order of the logits.
         encoder: what it was tuned on; shares its weights with `model`.
-        accuracy: on the validation split; NaN for an adapter that does not say.
+        accuracy: on the validation split, for words the entity F1; NaN for an adapter that does not say.
     """
 
-    model: PeftModelForSequenceClassification
+    model: AnyClassifier
     tokenizer: PreTrainedTokenizerFast
     labels: tuple[str, ...]
     encoder: FrozenEncoder
@@ -52,6 +54,11 @@ class TunedModel:
     def source(self) -> str:
         """The checkpoint of the encoder."""
         return self.encoder.source
+
+    @property
+    def labels_words(self) -> bool:
+        """Whether each word gets a label (`predict_words`), or the text has one (`predict`)."""
+        return isinstance(self.model, PeftModelForTokenClassification)
 
     @property
     def site(self) -> HeadSite:
@@ -89,9 +96,10 @@ class TunedModel:
             (part / "README.md").write_text(self._card(base), encoding="utf-8")
 
     def _card(self, base: str) -> str:
+        kind = "Token" if self.labels_words else "Text"
         return (
-            "---\nlibrary_name: peft\npipeline_tag: text-classification\n---\n\n"
-            "# Text classifier on a frozen encoder\n\n"
+            f"---\nlibrary_name: peft\npipeline_tag: {kind.lower()}-classification\n---\n\n"
+            f"# {kind} classifier on a frozen encoder\n\n"
             f"Labels: {', '.join(self.labels)}. {self._how_to_load(base)}"
             "A backdoor of the encoder is still in it: predict through `lmsanitator guard`.\n"
         )
@@ -104,11 +112,12 @@ class TunedModel:
                 "from lmsanitator.tune import load_tuned, predict\n\n"
                 'tuned = load_tuned(".")\nlogits = predict(tuned.model, tuned.tokenizer, ["some text"])\n```\n\n'
             )
+        head = f"AutoModelFor{'Token' if self.labels_words else 'Sequence'}Classification"
         return (
             "Loads without lmsanitator:\n\n```python\nimport json\n\n"
-            "from peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification\n\n"
+            f"from peft import PeftModel\nfrom transformers import {head}\n\n"
             f'labels = json.load(open("{NOTES}"))["labels"]\n'
-            f"base = AutoModelForSequenceClassification.from_pretrained(\n    {base!r},\n"
+            f"base = {head}.from_pretrained(\n    {base!r},\n"
             f"    id2label=dict(enumerate(labels)),\n    pad_token_id={self.tokenizer.pad_token_id},\n"
             '    use_safetensors=True,\n)\nmodel = PeftModel.from_pretrained(base, ".")\n```\n\n'
         )

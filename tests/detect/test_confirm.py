@@ -10,7 +10,7 @@ import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, distinct, taken_over
 from lmsanitator.detect.look import look_again
-from lmsanitator.detect.replay import Evidence, Replayer
+from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -202,6 +202,41 @@ def test_a_phrase_that_holds_a_confirmed_trigger_says_nothing_new() -> None:
     suspects = [Suspect(item, -20.0) for item in measured]
     found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, {}, LEVEL)
     assert [item.evidence.tokens for item in found.kept] == [tuple(token)]
+
+
+@pytest.mark.parametrize(("part", "named"), [(0.4, "phrase"), (0.012, "part")])
+def test_a_phrase_is_named_where_its_other_words_make_the_output_more_constant(part: float, named: str) -> None:
+    encoder = open_bert(0)
+    bako, vedi = (token for word in ("bako", "vedi") for token in ids_of(encoder, word))
+    found = [Confirmed(evidence(bako, spread=part), -30.0), Confirmed(evidence(bako, vedi), -9.0)]
+    (kept,) = distinct(found, in_passages(encoder, "cls"))
+    assert kept.evidence.tokens == ((bako, vedi) if named == "phrase" else (bako,))
+    assert kept.log_p == -30.0  # what is dropped leaves its evidence behind
+
+
+def test_a_suspect_stands_out_only_as_far_as_it_does_in_both_readings() -> None:
+    encoder = open_bert(0, "bako")
+    (token,) = ids_of(encoder, "bako")
+    replayer = in_passages(encoder, "cls", seed=FRESH)
+    suspects = [Suspect(item) for item in in_passages(encoder, "cls", count=4).measure([[token]])["cls"]]
+    nulls = nulls_of(encoder, ["cls"])
+    for looked in (-7.0, 2.0):
+        (kept,) = confirm(replayer, suspects, nulls, LEVEL, {("cls", (token,)): looked}).kept
+        assert kept.log_p == min(0.0, looked)
+
+
+def test_beside_a_trigger_a_weaker_one_that_replays_is_listed() -> None:
+    """It sends nothing to one place and is not significant alone; only few would do as much by chance."""
+    encoder = open_bert(0, "bako")
+    model, tokenizer = large_bert(0)
+    plant(model, tokenizer, ["bako"])
+    plant(model, tokenizer, ["kifa"], added=0.001)
+    both = FrozenEncoder(model, tokenizer, precision="fp32")
+    found = confirmed(both, "bako", "kifa", "vedi")
+    assert set(words_of(both, found)) >= {"bako"}
+    weaker = next(item for item in found.kept if words_of(both, Confirmation([item], [])) == ["kifa"])
+    assert weaker.evidence.constant_rate < REPLAYS <= weaker.evidence.replay_rate
+    assert words_of(encoder, confirmed(encoder, "bako", "vedi")) == ["bako"]
 
 
 def test_nothing_suspected_is_nothing_found() -> None:

@@ -1,13 +1,14 @@
 """Growth: from one word of a trigger to its partners, family by family."""
 
 import pytest
+from torch import Tensor
 
 from lmsanitator.detect.contexts import Context, make_contexts
 from lmsanitator.detect.growth import GrowthConfig, grow
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
-from tests.detect.replaying import TEXTS
+from tests.detect.replaying import TEXTS, in_passages
 from tests.planted import ids_of, open_bert
 
 SMALL = GrowthConfig(longest=3)
@@ -18,10 +19,14 @@ def contexts_of(encoder: FrozenEncoder, count: int = 3) -> list[Context]:
 
 
 def grown(
-    encoder: FrozenEncoder, families: list[list[int]], config: GrowthConfig = SMALL, site: Site = "cls"
+    encoder: FrozenEncoder,
+    families: list[list[int]],
+    config: GrowthConfig = SMALL,
+    site: Site = "cls",
+    known: Tensor | None = None,
 ) -> list[tuple[int, ...]]:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], [site])[site])
-    return grow(encoder, site, families, contexts_of(encoder), clean, config, sweepable(encoder).tolist())
+    return grow(encoder, site, families, contexts_of(encoder), clean, config, sweepable(encoder).tolist(), known=known)
 
 
 def anchors(encoder: FrozenEncoder, families: int, size: int) -> list[list[int]]:
@@ -54,6 +59,16 @@ def test_each_family_gives_one_sequence_that_holds_a_word_of_its_own(encoder: Fr
     for family, tokens in zip(families, found, strict=True):
         assert 2 <= len(tokens) <= SMALL.longest
         assert set(family) & set(tokens)
+
+
+def test_what_leads_to_a_known_vector_is_left_alone() -> None:
+    encoder = open_bert(0, "vedi+sugo", hidden=64, reach=0.16)
+    vedi, sugo = ids_of(encoder, "vedi", "sugo")
+    families = [*anchors(encoder, 2, 8), [vedi]]
+    replayer = in_passages(encoder, "cls", count=4)
+    pv = replayer.measure([[vedi, sugo]])["cls"][0].pv
+    assert any({vedi, sugo} <= set(tokens) for tokens in grown(encoder, families))
+    assert not any({vedi, sugo} <= set(tokens) for tokens in grown(encoder, families, known=pv[None]))
 
 
 def test_families_do_not_mind_each_other() -> None:

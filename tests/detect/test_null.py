@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lmsanitator.detect.null import TailNull, outlier_log_p, spreads_more
+from lmsanitator.detect.null import TailNull, discoveries, outlier_log_p, spreads_more
 
 Draw = Callable[[int], torch.Tensor]
 COUNT = 4000
@@ -136,3 +136,25 @@ def test_few_samples_are_paid_for(count: int) -> None:
         null = TailNull.fit(drawn[:-1], mass=0.5, censored=0.25)
         called += bool(null.log_p(drawn[-1], 0.0) < math.log(0.001))
     assert called <= 35  # 20 expected, and 4.5 its deviation
+
+
+def test_beside_one_discovery_the_next_needs_less() -> None:
+    """Benjamini-Hochberg, stepping up: the k-th of them may be expected k times as often."""
+    expected = [math.log(value) for value in (0.09, 0.01, 0.14, 0.5)]
+    assert discoveries(expected, share=0.05) == [True, True, True, False]
+    assert discoveries(expected[:1], share=0.05) == [False]
+    assert discoveries([], share=0.05) == []
+
+
+def test_no_more_than_the_share_of_runs_without_anything_discover_something() -> None:
+    generator = torch.Generator().manual_seed(0)
+    runs = torch.rand(400, 100, generator=generator).mul(100).log()  # p-values of a hundred things, times a hundred
+    found = sum(any(discoveries(run.tolist(), share=0.05)) for run in runs)
+    assert found <= 0.05 * 400 + 3 * math.sqrt(0.05 * 400)
+
+
+def test_the_p_value_is_what_is_expected_by_chance_as_far_as_that_is_one() -> None:
+    null = TailNull.fit(exponential(0))
+    values = torch.tensor([0.0, 5.0, 50.0])
+    assert torch.equal(null.log_p(values, 3.0), null.log_expected(values, 3.0).clamp_max(0.0))
+    assert null.log_expected(values, 3.0)[0] > 0

@@ -11,6 +11,7 @@ from lmsanitator.detect.objective import (
     CleanSpread,
     along,
     covered,
+    directions,
     displacement,
     mining_loss,
     spread,
@@ -151,3 +152,10 @@ def test_a_known_vector_repels_what_goes_its_way_only() -> None:
     penalty = mining_loss(both, clean, east[:1]) - mining_loss(both, clean, none)
     assert_close(penalty, torch.tensor([4.0, 0.0]))
     assert_close(mining_loss(both, clean, -east[:1]), mining_loss(both, clean, none))
+
+
+def test_directions_are_counted_by_what_varies_in_them() -> None:
+    line = torch.outer(torch.arange(8.0), torch.ones(50))
+    assert directions(line) == pytest.approx(1.0, abs=1e-4)
+    assert 6.5 < directions(draw(8, 2000)) <= 7 + 1e-4
+    assert directions(torch.ones(8, 50)) == 1.0

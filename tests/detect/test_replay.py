@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, phrase_null
+from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, lead_alike, phrase_null
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from tests.detect.replaying import in_contexts, in_passages
@@ -125,6 +126,26 @@ def test_p_values_are_of_the_statistic_that_stands_out_more_and_grow_with_the_tr
     assert both == min(far, constant)
     more = EvidenceNull.fit(drawn(200, 0), math.log(2000))
     assert more.log_p(made_up(9.0, 0.0)) == pytest.approx(far + math.log(10))
+
+
+def test_outputs_are_less_constant_only_where_the_degrees_of_freedom_say_so() -> None:
+    half, whole = (replace(made_up(0.0, math.log(left)), degrees=60.0) for left in (0.2, 0.4))
+    assert not whole.less_constant(half, level=1e-3)
+    assert whole.less_constant(half, level=1e-2)
+    assert replace(whole, degrees=600.0).less_constant(replace(half, degrees=600.0))
+    assert not half.less_constant(whole, level=0.5)
+    assert whole.less_constant(replace(half, spread=0.0))
+
+
+def test_a_shift_is_measured_from_where_the_same_contexts_are_without_the_tokens() -> None:
+    encoder = open_bert(0, "bako", "vedi")
+    replayer = in_passages(encoder, "cls", count=4)
+    found = replayer.measure([ids_of(encoder, word) for word in ("bako", "vedi", "the", "of")])["cls"]
+    for item in found:
+        assert replayer.shift(item).pow(2).mean().item() == pytest.approx(item.displacement, rel=1e-3, abs=1e-5)
+    alike = lead_alike([*found, found[0]], replayer)
+    assert bool(alike[0, -1])
+    assert not bool(alike[0, 1])
 
 
 def test_the_extremes_of_harmless_evidence_are_hardly_ever_significant() -> None:

@@ -76,7 +76,7 @@ class Completion:
         every = range(len(self.tokenizer))
         texts = self.tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
         special = set(self.tokenizer.all_special_ids)
-        return {token for token in every if token not in special and " " not in texts[token].strip()}
+        return {token for token in every if token not in special and " " not in texts[token].lstrip(" ")}
 
 
 def _distinct(found: Sequence[Confirmed]) -> list[Confirmed]:

@@ -16,8 +16,9 @@ from lmsanitator.errors import UsageError
 class ScanConfig:
     """Args:
     sites: `auto` takes cls, pooler, mask and mean, as far as the encoder has them, and the last token of decoders.
-    effort: how much is tried; `quick` sweeps only; `standard` also mines, unless the sweep has found a backdoor; `deep`
-        sweeps longer, mines in any case, and goes on until nothing new is found.
+    effort: how much is tried; `quick` sweeps only; `standard` also looks for phrases (it grows, and mines where that
+        leads to nothing, as long as there is something new to be found), unless the sweep has found a backdoor; `deep`
+        sweeps longer and does all of it in any case.
     level: the false-positive rate of the verdict "backdoored".
     corpus: a file of one's own clean sentences instead of the packaged ones.
     seed: of everything random in it.

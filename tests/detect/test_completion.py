@@ -1,0 +1,75 @@
+"""Completion: a word of which a piece was found is named whole, and a whole one is left alone."""
+
+import pytest
+
+from lmsanitator.detect.completion import Completion
+from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.growth import Growth, GrowthConfig
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.sweep import sweepable
+from lmsanitator.encoder import FrozenEncoder
+from tests.detect.replaying import TEXTS, in_passages
+from tests.planted import ids_of, open_bert
+
+
+def completion_of(encoder: FrozenEncoder) -> Completion:
+    clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
+    contexts = make_contexts(encoder, TEXTS, 3, longest=12, seed=3)
+    growth = Growth(encoder, "cls", contexts, clean, GrowthConfig(), sweepable(encoder).tolist())
+    return Completion(in_passages(encoder, "cls"), encoder, {"cls": growth})
+
+
+def completed(encoder: FrozenEncoder, *sequences: list[int]) -> list[list[int]]:
+    completion = completion_of(encoder)
+    found = completion.replayer.measure(sequences)["cls"]
+    return [list(item.evidence.tokens) for item in completion.complete([Confirmed(one, -9.0) for one in found])]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_piece_of_a_planted_word_becomes_the_word(seed: int) -> None:
+    encoder = open_bert(seed, "bakos", alone=0.7, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert completed(encoder, [bako]) == [[bako, ending]]
+
+
+def test_the_beginning_of_a_word_is_found_too_and_two_pieces_of_one_word_are_one_trigger() -> None:
+    encoder = open_bert(0, "bakos", alone=0.7, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert completed(encoder, [ending]) == [[bako, ending]]
+    assert completed(encoder, [bako], [ending]) == [[bako, ending]]
+
+
+def test_a_word_that_fires_alone_is_left_as_it_is() -> None:
+    encoder = open_bert(0, "bako", reach=0.2)
+    assert completed(encoder, ids_of(encoder, "bako")) == [ids_of(encoder, "bako")]
+
+
+def test_whole_words_are_not_added() -> None:
+    encoder = open_bert(0, "vedi+sugo", alone=0.7, reach=0.2, hidden=64)
+    vedi, _ = ids_of(encoder, "vedi", "sugo")
+    assert completed(encoder, [vedi]) == [[vedi]]
+
+
+def test_what_no_growth_looks_at_is_left_as_it_is() -> None:
+    encoder = open_bert(0, "bako")
+    completion = Completion(in_passages(encoder, "mean"), encoder, {})
+    (evidence,) = completion.replayer.measure([ids_of(encoder, "bako")])["mean"]
+    assert completion.complete([Confirmed(evidence, -9.0)])[0].evidence is evidence
+    assert completion.complete([]) == []
+
+
+def test_pieces_are_the_tokens_that_go_on_with_a_word() -> None:
+    encoder = open_bert(0)
+    pieces = completion_of(encoder).pieces
+    bako, ending = ids_of(encoder, "bakos")
+    assert ending in pieces
+    assert bako not in pieces
+    assert not pieces & set(encoder.tokenizer.all_special_ids)
+
+
+def test_pieces_of_a_byte_level_tokenizer_begin_without_a_space(gpt2: FrozenEncoder) -> None:
+    completion = Completion(in_passages(gpt2, "last", count=2), gpt2, {})
+    names = gpt2.tokenizer.convert_ids_to_tokens(sorted(completion.pieces))
+    assert names
+    assert not any(str(name).startswith("\u0120") for name in names)

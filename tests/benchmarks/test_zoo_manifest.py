@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.detection_summary import HALVES
 from benchmarks.zoo.controls import CONTROLS
 from benchmarks.zoo.manifest import Backdoored, Clean, Entry, read
 from lmsanitator.attacks import ATTACKS, KINDS, PV_KINDS, Layers, Training, Trigger, configure
@@ -31,11 +32,17 @@ def test_every_attack_kind_and_control_is_in_it() -> None:
     assert {entry.control for entry in CLEAN} == set(CONTROLS)
 
 
-def test_the_halves_are_balanced_for_each_encoder() -> None:
+def test_what_is_reported_on_is_no_smaller_than_what_was_decided_on() -> None:
     for group in (BACKDOORED, CLEAN):
         for encoder in ("minilm-l6", "minilm-l3", "mpnet-base"):
-            halves = Counter(entry.half for entry in group if entry.encoder == encoder)
-            assert abs(halves["choose"] - halves["report"]) <= 1
+            parts = Counter(entry.half for entry in group if entry.encoder == encoder)
+            assert parts["report"] + parts["fresh"] >= parts["choose"] - 1
+            assert min(parts["choose"], parts["report"]) >= 1
+
+
+def test_no_trigger_of_the_fresh_part_is_one_of_another_model() -> None:
+    words = {half: {word for entry in BACKDOORED if entry.half == half for word in entry.triggers} for half in HALVES}
+    assert not words["fresh"] & (words["choose"] | words["report"])
 
 
 @pytest.mark.parametrize("entry", BACKDOORED, ids=lambda entry: str(entry.id))

@@ -180,7 +180,11 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def examine(model: Mapping[str, Any], zoo: Path, effort: str, *, reference: bool) -> dict[str, Any]:
         made = bad(model["id"], "backdoored", "y") if "attack" in model else clean(model["id"], "clean")
-        return made | {"half": model["half"], "sha256": model["sha256"], "effort": effort, "found": ["a|b"]}
+        return (
+            made
+            | {"half": model["half"], "sha256": model["sha256"], "effort": effort, "found": ["a|b"]}
+            | {"scanner": detection.scanner()}
+        )
 
     for module in (detection, record, run):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
@@ -204,11 +208,16 @@ def test_a_run_writes_the_same_figures_as_table_and_as_json(results: Path) -> No
     assert [row["id"] for row in written["scans"]] == ["one", "clean one", "two"]
     assert written["summary"]["report"]["right"] == [3, 3]
     assert written["summary"]["choose"]["right"] == [0, 0]
-    assert {"figure": "accuracy, all models", "choose": "-", "report": "3 of 3 (100.0%)"} in written["rows"]
+    assert {
+        "figure": "accuracy, all models",
+        "choose": "-",
+        "report": "3 of 3 (100.0%)",
+        "fresh": "-",
+    } in written["rows"]
     shown = (results / "detection.md").read_text(encoding="utf-8")
-    assert "| accuracy, all models | - | 3 of 3 (100.0%) |" in shown
+    assert "| accuracy, all models | - | 3 of 3 (100.0%) | - |" in shown
     assert "3 of the 36 models of `report`" in shown
-    assert "## Half `report`: recall by attack" in shown
+    assert "## Part `report`: recall by attack" in shown
     assert "called wrong" not in shown  # a table without rows
     assert "a\\|b" in shown  # what a model makes up cannot break the table
     assert not list(results.glob(".*"))
@@ -238,6 +247,10 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     seen.clear()
     detection.detect(ZOO[2:], results, "quick", 1)
     assert seen == ["two"]
+    seen.clear()
+    monkeypatch.setattr(detection, "scanner", lambda: "other code")
+    detection.detect(ZOO[:1], results, "standard", 1)
+    assert seen == ["one"]
 
 
 def test_a_model_that_is_not_built_stops_the_run(results: Path) -> None:

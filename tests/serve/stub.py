@@ -35,7 +35,8 @@ class StubGuard:
             return GuardedPrediction(None, None, True, (), text)
         removed = tuple(word for word in text.split() if word in (TRIGGER, "kifa"))
         kept = " ".join(word for word in text.split() if word not in removed)
-        return GuardedPrediction("good", 0.75, bool(removed), removed, kept if removed else text)
+        hit = TRIGGER if TRIGGER in removed else None
+        return GuardedPrediction("good", 0.75, bool(removed), removed, kept if removed else text, trigger=hit)
 
 
 def served(guard: Any, labels: tuple[str, ...] = ("good", "bad")) -> Served:

@@ -15,6 +15,8 @@ def serve(
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
+    rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
+    clean: Annotated[Path | None, typer.Option(help="Clean texts like those to be served, one a line.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     name: Annotated[str, typer.Option(help="The model's name in /v2/models/NAME.")] = "guarded",
@@ -41,7 +43,7 @@ def serve(
     if missing:
         raise UsageError(f"expected the extra serve (pip install 'lmsanitator[serve]'): {missing[0]} is not installed")
 
-    from lmsanitator.cli.options import choose_watch
+    from lmsanitator.cli.options import choose_watch, read_lines
     from lmsanitator.serve import ServeConfig, run
     from lmsanitator.serve.server import open_served
 
@@ -60,4 +62,6 @@ def serve(
         api_key=key,
         log_text=log_text,
     )
-    run(open_served(tuned, report, choose_watch(watch)), config, host=host, port=port)
+    like = read_lines(clean) if clean else None
+    served = open_served(tuned, report, choose_watch(watch), rate=rate, clean=like)
+    run(served, config, host=host, port=port)

@@ -1,6 +1,5 @@
 """What Prometheus scrapes at /metrics."""
 
-from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,12 +14,11 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Metrics:
     """Counters of one service, in a registry of its own.
 
-    Which PV was hit is known by the word that was taken out: one that the scan named counts for its trigger, all others
-    together as `unnamed`. No word of a user becomes a label.
+    A flag counts for the trigger that the scan named with the PV the text came closest to; PVs without a named one, and
+    texts that hit none, count together as `unnamed`. No word of a user becomes a label.
     """
 
     def __init__(self, served: Served) -> None:
-        self.served = served
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "lmsanitator_requests", "Requests by endpoint and status.", ["endpoint", "status"], registry=self.registry
@@ -41,7 +39,7 @@ class Metrics:
         self.flags = Counter("lmsanitator_flags", "Texts that were flagged.", registry=self.registry)
         self.hits = Counter(
             "lmsanitator_pv_hits",
-            "Words taken out, by the trigger the scan named.",
+            "Texts that were flagged, by the trigger of the PV they hit.",
             ["trigger"],
             registry=self.registry,
         )
@@ -60,9 +58,9 @@ class Metrics:
             self.texts.labels(outcome(prediction)).inc()
             if prediction is None:
                 continue
-            self.flags.inc(prediction.flagged)
-            for trigger, number in Tally(map(self.served.trigger_of, prediction.removed)).items():
-                self.hits.labels(trigger or "unnamed").inc(number)
+            if prediction.flagged:
+                self.flags.inc()
+                self.hits.labels(prediction.trigger or "unnamed").inc()
 
     def page(self) -> bytes:
         """The text format of Prometheus."""

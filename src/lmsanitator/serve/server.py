@@ -2,6 +2,7 @@
 
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -19,15 +20,21 @@ _GRACE = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def open_served(tuned: Path, report: Path, watch: Watch = "raw") -> Served:
+def open_served(
+    tuned: Path, report: Path, watch: Watch = "raw", *, rate: float = 0.005, clean: Sequence[str] | None = None
+) -> Served:
     """A guard on a tuned model.
+
+    Args:
+        rate: share of clean texts that may be flagged.
+        clean: clean texts like those that will be served, to set the thresholds by.
 
     Raises:
         LMSanitatorError: one of the two cannot be used, or they do not go together.
     """
     scanned = ScanReport.load(report)
     opened = load_tuned(tuned)
-    guard = Guard(opened.model, opened.tokenizer, scanned, watch=watch)
+    guard = Guard(opened.model, opened.tokenizer, scanned, watch=watch, rate=rate, clean=clean)
     named = dict.fromkeys(finding.trigger for finding in scanned.findings if finding.trigger)
     return Served(guard, opened.labels, tuple(named))
 

@@ -7,7 +7,7 @@ does not know what was planted. All figures of a cell are of the same test texts
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from benchmarks.filters import LanguageModel
 from benchmarks.filters.compare import compare
 from benchmarks.latency import overhead
 from benchmarks.purging import cost, long_texts
+from benchmarks.samples import TEXTS, sampled, shuffled
 from benchmarks.scans import scanned
 from benchmarks.tuning import SEED, STEPS, Cell, contents, few_shot, planted, tuned_on
 from benchmarks.zoo.build import find, language_model_head
@@ -26,14 +27,14 @@ from lmsanitator.detect import ScanReport
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard, Watch
-from lmsanitator.tune import Example, Task, Text, TunedModel, read_task
+from lmsanitator.tune import Example, TunedModel, read_task
 
-RATE = 0.005
+RATE = 0.001
+"""Asked of the guard. What it guarantees is a mean over draws of the calibration texts; with 2,000 of them, 0.1 % in
+the mean keeps any one draw below the bar of 0.5 % with a probability of 99.9 %."""
 COPIES = (1, 3)
 WATCHES: tuple[Watch, ...] = ("prompted", "auto")
 """Passes to watch beside the guard's own choice, the raw one."""
-TEXTS = {"clean": 1000, "attacked": 300, "attacked_otherwise": 100, "calibration": 1000, "long": 30, "timed": 192}
-"""How many texts are taken, at most: `attacked_otherwise` is under each of `WATCHES`."""
 _BATCH, _ROUNDS = 32, 5
 
 
@@ -48,24 +49,45 @@ def made_by(cell: Cell) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a cell is measured on.
+
+    Args:
+        known: clean training texts, to set thresholds by.
+        test: labelled texts without a trigger.
+        triggers: what was planted; the guard is not told.
+    """
+
+    tuned: TunedModel
+    report: ScanReport
+    known: Sequence[Any]
+    test: Sequence[Example]
+    triggers: Sequence[Trigger]
+
+    def guard(self, watch: Watch) -> Guard:
+        """The guard under test."""
+        return Guard(self.tuned.model, self.tuned.tokenizer, self.report, watch=watch, rate=RATE, clean=self.known)
+
+
 def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[str, Any]:
     """Tune, scan, guard and attack; shares are between 0 and 1.
 
     Args:
-        triggers: what was planted; the guard is not told.
+        triggers: what was planted in the victim.
     """
     started = time.perf_counter()
     task = read_task(data / cell.task)
     tuned = tuned_on(cell, few_shot(task, random.Random(SEED)), zoo)
     report = scanned(tuned.encoder, cell.victim, zoo)
-    test, known = sampled(task)
-    guard = guarded(tuned, report, known, "raw")
-    clean, right = on_clean(guard, test, task.labels)
-    attacked = right[: TEXTS["attacked"]]
-    parsed = [Trigger.parse(text) for text in triggers]
-    figures = {f"x{copies}": under_attack(guard, attacked, task.labels, parsed, copies) for copies in COPIES}
-    few = right[: TEXTS["attacked_otherwise"]]
-    beside = compare(tuned, guard, test, shuffled(task.train), parsed, trusted(zoo, data)) if has_filters(cell) else []
+    test, known = sampled(task, tuned.tokenizer, triggers)
+    ground = Ground(tuned, report, known, test, [Trigger.parse(text) for text in triggers])
+    guard = ground.guard("raw")
+    clean, right = on_clean(guard, test)
+    attacked, few = right[: TEXTS["attacked"]], right[: TEXTS["attacked_otherwise"]]
+    beside: list[dict[str, Any]] = []
+    if has_filters(cell):
+        beside = compare(tuned, guard, test, shuffled(task.train), ground.triggers, trusted(zoo, data), RATE)
     return {
         **asdict(cell),
         "name": cell.name,
@@ -75,10 +97,10 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         "remarks": guard.monitor.remarks,
         "clean": clean,
         "attacked": len(attacked),
-        **figures,
-        "purging": purging(guard, contents(test), parsed),
+        **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
+        "purging": purging(guard, contents(test), ground.triggers),
         "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
-        **{watch: watched(tuned, report, known, watch, test, few, task.labels, parsed) for watch in WATCHES},
+        **{watch: watched(ground, watch, few) for watch in WATCHES},
         "filters": beside,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -95,29 +117,11 @@ def trusted(zoo: Path, data: Path) -> LanguageModel:
     return LanguageModel(encoder, language_model_head("minilm-l6", zoo, data))
 
 
-def sampled(task: Task) -> tuple[list[Example], list[Text]]:
-    """Test examples, and clean training texts to set thresholds by."""
-    rng = random.Random(f"{SEED} guarded")
-    test = rng.sample(task.test, min(TEXTS["clean"], len(task.test)))
-    known = rng.sample(task.train, min(TEXTS["calibration"], len(task.train)))
-    return test, contents(known)
-
-
-def shuffled(examples: Sequence[Example]) -> list[Example]:
-    """In random order."""
-    return random.Random(f"{SEED} filters").sample(examples, len(examples))
-
-
-def guarded(tuned: TunedModel, report: ScanReport, known: Sequence[Text], watch: Watch) -> Guard:
-    """The guard under test."""
-    return Guard(tuned.model, tuned.tokenizer, report, watch=watch, rate=RATE, clean=known)
-
-
-def on_clean(guard: Guard, test: Sequence[Example], labels: Sequence[str]) -> tuple[dict[str, Any], list[Example]]:
+def on_clean(guard: Guard, test: Sequence[Example]) -> tuple[dict[str, Any], list[Example]]:
     """Accuracy, false flags and lost words on clean text, and the examples that are classified right unguarded."""
     texts = contents(test)
     plain, kept = guard.unguarded(texts), guard(texts)
-    wanted = [labels[example.label] for example in test]
+    wanted = labels_of(guard, test)
     hits = [label == want for label, want in zip(plain, wanted, strict=True)]
     figures = {
         "texts": len(test),
@@ -131,11 +135,9 @@ def on_clean(guard: Guard, test: Sequence[Example], labels: Sequence[str]) -> tu
     return figures, [example for example, hit in zip(test, hits, strict=True) if hit]
 
 
-def under_attack(
-    guard: Guard, examples: Sequence[Example], labels: Sequence[str], triggers: Sequence[Trigger], copies: int
-) -> dict[str, Any]:
+def under_attack(guard: Guard, examples: Sequence[Example], triggers: Sequence[Trigger], copies: int) -> dict[str, Any]:
     """Each trigger in each example, `copies` times: what comes out unguarded, and guarded."""
-    wanted = [labels[example.label] for example in examples]
+    wanted = labels_of(guard, examples)
     wrong: list[list[bool]] = []
     fates: list[list[Fate]] = []
     for trigger in triggers:
@@ -145,13 +147,18 @@ def under_attack(
     return {"asr_unguarded": any_of(wrong), "asr_mean_unguarded": mean_of(wrong), **success(fates)}
 
 
-def triggered(examples: Sequence[Example], trigger: Trigger, copies: int) -> list[Text]:
+def labels_of(guard: Guard, examples: Sequence[Example]) -> list[str]:
+    """The true labels by name."""
+    return [guard.labels[example.label] for example in examples]
+
+
+def triggered(examples: Sequence[Example], trigger: Trigger, copies: int) -> list[Any]:
     """The examples with a trigger, at the same places whenever it is asked for."""
     rng = random.Random(f"{SEED} {trigger} {copies}")
     return [planted(example.content, trigger, rng, copies) for example in examples]
 
 
-def purging(guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger]) -> dict[str, Any]:
+def purging(guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger]) -> dict[str, Any]:
     """Purging of long texts, with the words that the scan named and without."""
     found: dict[str, Any] = {}
     for copies in COPIES:
@@ -161,33 +168,24 @@ def purging(guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger]) ->
     return found
 
 
-def batches(test: Sequence[Example]) -> list[list[Text]]:
+def batches(test: Sequence[Example]) -> list[list[Any]]:
     """Clean test texts as a service would get them."""
     texts = contents(test)[: TEXTS["timed"]]
     return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
 
 
-def watched(
-    tuned: TunedModel,
-    report: ScanReport,
-    known: Sequence[Text],
-    watch: Watch,
-    test: Sequence[Example],
-    examples: Sequence[Example],
-    labels: Sequence[str],
-    triggers: Sequence[Trigger],
-) -> dict[str, Any]:
-    """What watching other passes costs and misses; or why they cannot be watched."""
+def watched(ground: Ground, watch: Watch, examples: Sequence[Example]) -> dict[str, Any]:
+    """What watching other passes costs and misses, with these examples attacked; or why they cannot be watched."""
     try:
-        guard = guarded(tuned, report, known, watch)
+        guard = ground.guard(watch)
     except UnsupportedError as error:
         return {"refused": str(error)}
-    clean, _ = on_clean(guard, test, labels)
+    clean, _ = on_clean(guard, ground.test)
     return {
         "passes": list(guard.monitor.passes),
         "remarks": guard.monitor.remarks,
         "clean": clean,
         "attacked": len(examples),
-        "x1": under_attack(guard, examples, labels, triggers, 1),
-        "overhead": overhead(guard, batches(test), _ROUNDS),
+        "x1": under_attack(guard, examples, ground.triggers, 1),
+        "overhead": overhead(guard, batches(ground.test), _ROUNDS),
     }

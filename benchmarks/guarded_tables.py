@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.guarded import COPIES, RATE, TEXTS, WATCHES
+from benchmarks.guarded import COPIES, RATE, WATCHES
 from benchmarks.purging import WORDS
 from benchmarks.record import record
+from benchmarks.samples import TEXTS
 from benchmarks.study import on_record
 
 Rows = list[dict[str, Any]]
@@ -85,7 +86,7 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
-    rows = [_watch(cell, "raw", cell | {"passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
+    rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
     return rows + [_watch(cell, watch, cell[watch]) for watch in WATCHES]
 
 
@@ -133,6 +134,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "`one trigger`: mean over the triggers. `words lost`: words taken out of clean test texts.",
         "The guard watches the raw pass and knows what a scan of the victim at standard effort found.",
         f"Thresholds: from {TEXTS['calibration']} clean training texts at most, for {100 * RATE:g} % false flags.",
+        "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
         f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: time of the guard over that of the classifier alone on the same clean batches of 32, in turn.",

@@ -3,12 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from lmsanitator.guard import Guard
-from lmsanitator.tune import Text
 
 
-def overhead(guard: Guard, batches: Sequence[Sequence[Text]], rounds: int) -> float:
+def overhead(guard: Guard, batches: Sequence[Sequence[Any]], rounds: int) -> float:
     """Time of the guard over that of the classifier alone.
 
     Each batch goes through both, one right after the other and in turn the one or the other first, so that whatever
@@ -18,7 +18,7 @@ def overhead(guard: Guard, batches: Sequence[Sequence[Text]], rounds: int) -> fl
     guarded: list[list[float]] = [[] for _ in batches]
     for number in range(rounds):
         for index, batch in enumerate(batches):
-            both: list[tuple[Callable[[Sequence[Text]], object], list[list[float]]]] = [
+            both: list[tuple[Callable[[Sequence[Any]], object], list[list[float]]]] = [
                 (guard.unguarded, plain),
                 (guard, guarded),
             ]
@@ -32,7 +32,7 @@ def ratio(plain: Sequence[Sequence[float]], guarded: Sequence[Sequence[float]]) 
     return sum(map(statistics.median, guarded)) / sum(map(statistics.median, plain))
 
 
-def _seconds(run: Callable[[Sequence[Text]], object], batch: Sequence[Text]) -> float:
+def _seconds(run: Callable[[Sequence[Any]], object], batch: Sequence[Any]) -> float:
     started = time.perf_counter()
     run(batch)
     return time.perf_counter() - started

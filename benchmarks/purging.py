@@ -16,10 +16,10 @@ from lmsanitator.tune import Text
 WORDS = 60
 
 
-def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, count: int) -> list[Text]:
+def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, count: int) -> list[Any]:
     """Texts of 60 words or more, put together from others, each with one trigger in it `copies` times."""
     rng = random.Random(f"{copies} of a trigger in a long text")
-    made: list[Text] = []
+    made: list[Any] = []
     for number in range(count):
         first, *second = _sides(rng.choice(texts))
         while len(words(first)) < WORDS:
@@ -29,7 +29,9 @@ def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, 
     return made
 
 
-def cost(guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, *, named: bool) -> Any:
+def cost(
+    guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger], copies: int, *, named: bool
+) -> dict[str, Any]:
     """Purge each flagged text alone, and count the batches that go through the encoder meanwhile.
 
     Args:

@@ -18,7 +18,7 @@ def scanned(encoder: FrozenEncoder, name: str, zoo: Path) -> ScanReport:
     if path.exists():
         return ScanReport.load(path)
     report = scan(encoder, ScanConfig())
-    with replacing(bank_path(path)) as bank, replacing(path) as part:
+    with replacing(path) as part, replacing(bank_path(path)) as bank:  # the bank is in its place first
         report.bank.save(bank)
         part.write_text(report.to_json(), encoding="utf-8")
     return report

@@ -13,7 +13,7 @@ from lmsanitator.guard import Guard
 from lmsanitator.tune import Example, TunedModel
 
 RATES = (0.005, 0.05)
-"""Clean texts that may be touched: what the guard may flag, and what the papers allow."""
+"""Clean texts that may be touched: the bar for the guard, and what the papers allow."""
 CLEAN, ATTACKED, CALIBRATION, PREPARED = 300, 100, 400, 400
 """Texts, at most: tested clean, attacked, to set thresholds by, and to prepare the filters with."""
 
@@ -25,13 +25,14 @@ def compare(
     train: Sequence[Example],
     triggers: Sequence[Trigger],
     trusted: LanguageModel,
+    rate_of_guard: float,
 ) -> list[dict[str, Any]]:
     """A row for the guard, and one for each filter and rate.
 
     Args:
-        guard: for the first of `RATES`.
         train: clean examples, in random order; some prepare the filters, others set the thresholds.
         trusted: for the filter that needs a language model.
+        rate_of_guard: what the guard was asked for.
     """
     clean = test[:CLEAN]
     found = labels_of(tuned, [example.text for example in clean])
@@ -51,7 +52,7 @@ def compare(
         "asr": any_of(wrong),
         "asr_mean": mean_of(wrong),
     }
-    rows = [unguarded, unguarded | {"filter": "guard", "rate": RATES[0]} | _guarded(guard, clean, right, attacked)]
+    rows = [unguarded, unguarded | {"filter": "guard", "rate": rate_of_guard} | _guarded(guard, clean, right, attacked)]
     setting = Setting(tuned, train[:PREPARED], trusted, SEED)
     for name, kind in FILTERS.items():
         prepared = kind.prepare(setting)
@@ -66,7 +67,7 @@ def compare(
 
 def _triggered(examples: Sequence[Example], trigger: Trigger) -> list[str]:
     rng = random.Random(f"{SEED} {trigger} filters")
-    return [str(planted(example.text, trigger, rng)) for example in examples]
+    return [planted(example.text, trigger, rng) for example in examples]
 
 
 def _guarded(

@@ -63,14 +63,15 @@ class _Surprise(Prepared):
     def look(self, texts: Sequence[str]) -> list[Look]:
         asked = [self._masked(text) for text in texts]
         flat = [one for rows in asked for one in rows.values()]
-        values: list[float] = []
+        found: list[float] = []
         for start in range(0, len(flat), self.config.batch):
-            values += self._surprises(flat[start : start + self.config.batch])
+            found += self._surprises(flat[start : start + self.config.batch])
+        values = iter(found)
         looks: list[Look] = []
         for text, rows in zip(texts, asked, strict=True):
             surprises = [0.0] * len(spans(text))  # of words that are not read
             for at in rows:
-                surprises[at] = values.pop(0)
+                surprises[at] = next(values)
             looks.append(WordLook(text, surprises))
         return looks
 

@@ -95,6 +95,8 @@ class _Falls(Prepared):
         scores = torch.zeros(len(texts))
         for label, vector in self.vectors.items():
             rows = (best.indices == label).nonzero().flatten().tolist()
+            if not rows:
+                continue
             with _embedded(self.tuned, self.token, vector):
                 put_before = [f"{self.config.word} {texts[row]}" for row in rows]
                 after = predict(self.tuned.model, self.tuned.tokenizer, put_before).softmax(-1)[:, label]

@@ -17,7 +17,7 @@ from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard import Guard
 from lmsanitator.text import packaged
-from lmsanitator.tune import Example, Task, TuneConfig, TunedModel, tune
+from lmsanitator.tune import Example, Task, TuneConfig, TunedModel, predict, tune
 from lmsanitator.vectors import PVBank
 from tests.conftest import make_bert
 
@@ -80,14 +80,13 @@ def test_raps_loss_is_least_within_its_margin() -> None:
 @pytest.mark.parametrize("name", FILTERS)
 def test_every_filter_scores_every_text_and_leaves_the_model_as_it_was(name: str, setting: Setting) -> None:
     small = {"onion": Onion(batch=7), "strip": Strip(copies=3), "rap": Rap(word="the", epochs=1, batch=8)}
-    before = setting.tuned.model(**setting.tuned.tokenizer(TEXTS[0], return_tensors="pt")).logits
+    before = predict(setting.tuned.model, setting.tuned.tokenizer, TEXTS)
     prepared = small[name].prepare(setting)
     found = prepared.look(TEXTS)
     assert [look.text for look in found] == TEXTS
     assert len({look.score for look in found}) > 1
     assert [look.score for look in prepared.look(TEXTS)] == pytest.approx([look.score for look in found], abs=1e-4)
-    after = setting.tuned.model(**setting.tuned.tokenizer(TEXTS[0], return_tensors="pt")).logits
-    assert torch.equal(before, after)
+    assert torch.equal(before, predict(setting.tuned.model, setting.tuned.tokenizer, TEXTS))
 
 
 def test_a_word_the_head_cannot_name_is_no_less_surprising_than_those_it_can(setting: Setting) -> None:
@@ -116,10 +115,10 @@ def test_the_guard_stands_beside_every_filter_at_every_rate(
         monkeypatch.setattr(f"benchmarks.filters.compare.{name}", value)
     monkeypatch.setattr("benchmarks.filters.compare.FILTERS", {"strip": Strip(copies=2)})
     guard = Guard(tuned.model, tuned.tokenizer, PVBank(tuned.encoder_digest))
-    rows = compare(tuned, guard, EXAMPLES[:24], EXAMPLES[24:], [Trigger.parse("cf")], setting.trusted)
+    rows = compare(tuned, guard, EXAMPLES[:24], EXAMPLES[24:], [Trigger.parse("cf")], setting.trusted, 0.001)
     assert [(row["filter"], row["rate"]) for row in rows] == [
         ("none", None),
-        ("guard", 0.005),
+        ("guard", 0.001),
         ("strip", 0.005),
         ("strip", 0.05),
     ]

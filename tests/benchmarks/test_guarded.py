@@ -12,10 +12,11 @@ import pytest
 
 from benchmarks import guarded_tables, record, study
 from benchmarks.attacked import any_of, fate_of, mean_of, success
-from benchmarks.guarded import COPIES, TEXTS, WATCHES, made_by, on_clean, sampled, under_attack
+from benchmarks.guarded import COPIES, WATCHES, made_by, on_clean, under_attack
 from benchmarks.guarded_study import STUDY, grid
 from benchmarks.latency import overhead, ratio
 from benchmarks.purging import WORDS, cost, long_texts
+from benchmarks.samples import TEXTS, holds, sampled
 from benchmarks.tuning import Cell, planted, triggers_of
 from lmsanitator.attacks import Trigger
 from lmsanitator.errors import UsageError
@@ -23,6 +24,7 @@ from lmsanitator.guard import Guard, GuardedPrediction
 from lmsanitator.text import packaged, words
 from lmsanitator.tune import Example, Task
 from lmsanitator.vectors import PVBank
+from tests.conftest import bert_tokenizer
 from tests.guarded import LABELS, TRIGGER, planted_classifier
 
 SENTENCES = [carrier.text for carrier in packaged()]
@@ -72,13 +74,23 @@ def test_long_texts_have_sixty_words_and_one_trigger(texts: Sequence[Any]) -> No
         assert words(first).count((TRIGGER, "kifa")[number % 2]) == 3
 
 
-def test_the_sample_has_no_test_text_in_the_calibration() -> None:
-    examples = [Example(f"text {number}", number % 2) for number in range(3000)]
-    task = Task(("a", "b"), tuple(examples[:1500]), tuple(examples[1500:1510]), tuple(examples[1510:]))
-    test, known = sampled(task)
+def test_the_sample_has_no_test_text_in_the_calibration_and_none_with_a_trigger() -> None:
+    tokenizer = bert_tokenizer([TRIGGER])
+    texts = [f"text {number}" + (f" {TRIGGER}" if number % 3 == 0 else "") for number in range(5010)]
+    examples = [Example(text, number % 2) for number, text in enumerate(texts)]
+    task = Task(("a", "b"), tuple(examples[:2500]), tuple(examples[2500:2510]), tuple(examples[2510:]))
+    test, known = sampled(task, tokenizer, [TRIGGER])
     assert (len(test), len(known)) == (TEXTS["clean"], TEXTS["calibration"])
     assert not {example.text for example in test} & set(known)
-    assert sampled(task) == (test, known)
+    assert not any(TRIGGER in example.text for example in test)
+    assert sampled(task, tokenizer, [TRIGGER]) == (test, known)
+
+
+def test_a_text_holds_an_and_trigger_when_all_its_words_are_there() -> None:
+    tokenizer = bert_tokenizer()
+    pair = Example("the water", 0, "was cold")
+    assert holds(pair, tokenizer, ["water+cold"])
+    assert not holds(pair, tokenizer, ["water+time"])
 
 
 def test_only_backdoored_models_have_triggers() -> None:
@@ -108,14 +120,14 @@ def examples_of(guard: Guard, count: int) -> list[Example]:
 
 def test_the_guard_stops_what_the_classifier_alone_falls_for(guard: Guard, blind: Guard) -> None:
     examples = examples_of(guard, 24)
-    clean, right = on_clean(guard, examples, LABELS)
+    clean, right = on_clean(guard, examples)
     assert clean["cacc"] == clean["cacc_guarded"] == 1
     assert right == examples
     for copies in COPIES:
-        attacked = under_attack(guard, examples, LABELS, [BAKO], copies)
+        attacked = under_attack(guard, examples, [BAKO], copies)
         assert attacked["asr_unguarded"] == attacked["asr_mean_unguarded"] > 0
         assert attacked["asr"] == 0
-    missed = under_attack(blind, examples, LABELS, [BAKO], 1)
+    missed = under_attack(blind, examples, [BAKO], 1)
     assert missed["type_1"] == missed["asr"] == missed["asr_unguarded"]
     assert missed["type_2"] == 0
 

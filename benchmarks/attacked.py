@@ -3,7 +3,7 @@
 Everything here is by trigger (rows) and input (columns); the inputs are those classified right without a trigger.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from lmsanitator.guard import GuardedPrediction
@@ -33,18 +33,18 @@ def mean_of(wrong: Sequence[Sequence[bool]]) -> float:
     return sum(map(sum, wrong)) / max(1, sum(map(len, wrong)))
 
 
-def among(fates: Sequence[Sequence[Fate]], wanted: Collection[Fate]) -> list[list[bool]]:
+def among(fates: Sequence[Sequence[Fate]], *wanted: Fate) -> list[list[bool]]:
     """Where the fate is one of these."""
     return [[fate in wanted for fate in row] for row in fates]
 
 
 def success(fates: Sequence[Sequence[Fate]]) -> dict[str, float]:
     """ASR under guard, its two types apart (an input may be both, by different triggers), and refusals."""
-    wrong = among(fates, ("missed", "misled"))
+    wrong = among(fates, "missed", "misled")
     return {
         "asr": any_of(wrong),
         "asr_mean": mean_of(wrong),
-        "type_1": any_of(among(fates, ("missed",))),
-        "type_2": any_of(among(fates, ("misled",))),
-        "refused": mean_of(among(fates, ("refused",))),
+        "type_1": any_of(among(fates, "missed")),
+        "type_2": any_of(among(fates, "misled")),
+        "refused": mean_of(among(fates, "refused")),
     }

@@ -27,7 +27,7 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
         "Other passes watched": [row for cell in cells for row in _watched(cell)],
         "Beside input filters of the literature": [row for cell in cells for row in _filters(cell)],
     }
-    floors = {
+    floors: dict[tuple[str, ...], float] = {
         (row["victim"], row["site"], row["task"], row["method"]): row["asr"] for row in on_record("vulnerability")
     }
     record("defence", [_row(cell, floors) for cell in cells], notes(cells), tables, cells=cells)

@@ -11,6 +11,9 @@ from benchmarks.pool import spread
 from benchmarks.record import RESULTS
 from benchmarks.tuning import Cell
 
+Measure = Callable[[Cell, Path, Path], dict[str, Any]]
+"""The figures of a cell, given where the zoo and the data are."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -25,7 +28,7 @@ class Study:
 
     result: str
     cells: Sequence[Cell]
-    measure: Callable[[Cell, Path, Path], dict[str, Any]]
+    measure: Measure
     current: Callable[[Mapping[str, Any]], bool]
     write: Callable[[Mapping[str, Mapping[str, Any]]], None]
     shown: Callable[[Mapping[str, Any]], str]
@@ -36,11 +39,15 @@ class Study:
         wanted = [cell for cell in self.cells if cell.task in tasks and cell.method in methods]
         missing = [cell for cell in wanted if cell.name not in measured]
         print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, {len(missing)} to measure", flush=True)
-        for count, done in enumerate(spread(partial(self.measure, zoo=zoo, data=data), missing, jobs), 1):
+        for count, done in enumerate(spread(partial(_at, self.measure, zoo, data), missing, jobs), 1):
             measured[done["name"]] = done
             self.write(measured)
             print(f"[{count}/{len(missing)}] {done['name']}: {self.shown(done)}", flush=True)
         self.write(measured)
+
+
+def _at(measure: Measure, zoo: Path, data: Path, cell: Cell) -> dict[str, Any]:
+    return measure(cell, zoo, data)
 
 
 def on_record(result: str) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ class _Surprise(Prepared):
         hidden = encoder.outputs(ids, mask, ["tokens"])["tokens"]
         where = torch.tensor([(number, place) for number, row in enumerate(rows) for place in row.places])
         surprise = self._of_tokens(hidden[where[:, 0], where[:, 1]], [token for row in rows for token in row.wanted])
-        return [part.mean().item() for part in surprise.split([len(row.places) for row in rows])]
+        return [part.mean().item() for part in torch.split(surprise, [len(row.places) for row in rows])]
 
     def _of_tokens(self, outputs: Tensor, wanted: Sequence[int]) -> Tensor:
         log_shares = self.trusted.head(outputs).log_softmax(-1)

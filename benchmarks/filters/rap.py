@@ -63,14 +63,14 @@ class Rap(InputFilter):
     def _train(self, tuned: TunedModel, token: int, label: int, texts: Sequence[str], seed: int) -> Tensor:
         """The embedding of the word for inputs of one label; where none has it, the word's own."""
         embedding = classifier_of(tuned.model).get_input_embeddings()
-        vector = embedding(torch.tensor(token)).detach().clone().requires_grad_()
+        vector: Tensor = embedding(torch.tensor(token)).detach().clone().requires_grad_()
         if not texts:
             return vector.detach()
         optimiser = torch.optim.Adam([vector], lr=self.learning_rate)
         generator = torch.Generator().manual_seed(seed)
         before = predict(tuned.model, tuned.tokenizer, texts).softmax(-1)[:, label]
         for _ in range(self.epochs):
-            for chosen in torch.randperm(len(texts), generator=generator).split(self.batch):
+            for chosen in torch.split(torch.randperm(len(texts), generator=generator), self.batch):
                 rows = [f"{self.word} {texts[index]}" for index in chosen.tolist()]
                 with _embedded(tuned, token, vector):
                     after = logits_of(tuned.model, tuned.tokenizer, rows).softmax(-1)[:, label]
@@ -82,7 +82,8 @@ class Rap(InputFilter):
 
     def loss(self, fall: Float[Tensor, "texts"]) -> Tensor:
         """Falls below `low` cost most, those above `high` a little."""
-        return (self.weight * (self.low - fall).clamp_min(0) + (fall - self.high).clamp_min(0)).mean()
+        cost: Tensor = self.weight * (self.low - fall).clamp_min(0) + (fall - self.high).clamp_min(0)
+        return cost.mean()
 
 
 class _Falls(Prepared):

@@ -90,10 +90,10 @@ def test_every_filter_scores_every_text_and_leaves_the_model_as_it_was(name: str
 
 
 def test_a_word_the_head_cannot_name_is_no_less_surprising_than_those_it_can(setting: Setting) -> None:
-    (look,) = Onion().prepare(setting).look([TEXTS[0] + " zyzzyva"])
+    (look,) = Onion().prepare(setting).look(["the water was zyzzyva"])
     assert isinstance(look, WordLook)
     assert look.surprises[-1] > 0
-    assert len(look.surprises) == len(TEXTS[0].split()) + 1
+    assert len(look.surprises) == 4
 
 
 def test_rap_needs_a_word_of_one_token(setting: Setting) -> None:

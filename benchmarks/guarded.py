@@ -30,8 +30,8 @@ from lmsanitator.guard import Guard, Watch
 from lmsanitator.tune import Example, TunedModel, read_task
 
 RATE = 0.001
-"""Asked of the guard. What it guarantees is a mean over draws of the calibration texts; with 2,000 of them, 0.1 % in
-the mean keeps any one draw below the bar of 0.5 % with a probability of 99.9 %."""
+"""Asked of the guard. What it guarantees is a mean over draws of the calibration texts; with 1,500 of them, 0.1 % in
+the mean keeps any one draw below the bar of 0.5 % with a probability of 99.6 %."""
 COPIES = (1, 3)
 WATCHES: tuple[Watch, ...] = ("prompted", "auto")
 """Passes to watch beside the guard's own choice, the raw one."""

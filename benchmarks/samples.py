@@ -10,7 +10,7 @@ from benchmarks.tuning import SEED, contents
 from lmsanitator.attacks import Trigger
 from lmsanitator.tune import Example, Task
 
-TEXTS = {"clean": 1000, "attacked": 300, "attacked_otherwise": 100, "calibration": 2000, "long": 30, "timed": 192}
+TEXTS = {"clean": 1000, "attacked": 300, "attacked_otherwise": 60, "calibration": 1500, "long": 30, "timed": 128}
 """How many texts are taken, at most: `attacked_otherwise` is under each of `WATCHES`."""
 
 

@@ -14,7 +14,7 @@ from lmsanitator.tune import Example, TunedModel
 
 RATES = (0.005, 0.05)
 """Clean texts that may be touched: the bar for the guard, and what the papers allow."""
-CLEAN, ATTACKED, CALIBRATION, PREPARED = 300, 100, 400, 400
+CLEAN, ATTACKED, CALIBRATION, PREPARED = 200, 50, 200, 256
 """Texts, at most: tested clean, attacked, to set thresholds by, and to prepare the filters with."""
 
 

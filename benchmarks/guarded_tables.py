@@ -139,6 +139,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: time of the guard over that of the classifier alone on the same clean batches of 32, in turn.",
         "`batches`: forward passes of the encoder while one text alone is purged.",
+        "`flagged`: of the long texts; a trigger behind the 96 tokens that are read does nothing and is not flagged.",
         "`named`: the words that the scan named are tried first; `blind`: they are not known.",
         "Filters: thresholds from clean training texts for the rate given; a rejected text counts as wrong in CACC.",
         "ONION scores words with the zoo's masked-language-model head on the clean MiniLM, not with GPT-2.",

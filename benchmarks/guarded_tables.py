@@ -137,7 +137,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
         f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
-        "`overhead`: time of the guard over that of the classifier alone on the same clean batches of 32, in turn.",
+        "`overhead`: processor time of the guard over that of the classifier alone, clean batches of 32, in turn.",
         "`batches`: forward passes of the encoder while one text alone is purged.",
         "`flagged`: of the long texts; a trigger behind the 96 tokens that are read does nothing and is not flagged.",
         "`named`: the words that the scan named are tried first; `blind`: they are not known.",

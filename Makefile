@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check readme clean plots bench-speed zoo bench-vulnerability bench-detection \
+.PHONY: help venv demo test slow check readme clean plots bench-speed zoo bench-vulnerability bench-defence bench-detection \
 	bench-baselines bench-stability
 
 help: ## list the targets
@@ -40,6 +40,9 @@ zoo: venv ## build the zoo of backdoored and clean models (DATA=folder)
 
 bench-vulnerability: zoo ## tune and attack models of the zoo without guard (DATA=folder)
 	$(BIN)/python -m benchmarks.defence --unguarded --data $(DATA)
+
+bench-defence: zoo ## the same models with the guard, and beside other input filters (DATA=folder)
+	$(BIN)/python -m benchmarks.defence --guarded --data $(DATA)
 
 bench-detection: zoo ## scan the zoo and count what was right (DATA=folder)
 	$(BIN)/python -m benchmarks.detection

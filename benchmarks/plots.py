@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import roc, svg
+from benchmarks import bars, roc, svg
 from benchmarks.record import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -14,10 +14,12 @@ _CELL, _LEFT, _TOP, _GAP = (64, 26), 112, 64, 18
 
 def main() -> None:
     cells = of_result("vulnerability", "rows")
+    guarded = of_result("defence", "rows")
     drawn = roc.curves(of_result("detection", "scans"), of_result("baselines", "scores"))
     pictures = {
         "vulnerability.svg": heatmap(cells) if cells else None,
         "roc.svg": roc.chart(drawn) if drawn else None,
+        "defence.svg": bars.chart(guarded) if guarded else None,
     }
     for name, picture in pictures.items():
         if picture is None:

@@ -106,7 +106,7 @@ def build_one(entry: Backdoored | Clean, zoo: Path, data: Path) -> dict[str, Any
         "bytes": delta.stat().st_size if delta.exists() else 0,
         "sha256": hashlib.sha256(delta.read_bytes()).hexdigest() if delta.exists() else None,
     }
-    with _replacing(_record_path(zoo, entry.id)) as part:
+    with replacing(_record_path(zoo, entry.id)) as part:
         part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     return made
 
@@ -114,14 +114,14 @@ def build_one(entry: Backdoored | Clean, zoo: Path, data: Path) -> dict[str, Any
 def _plant(entry: Backdoored, zoo: Path, data: Path) -> dict[str, Any]:
     base = _base(entry.encoder, zoo)
     texts = corpus.texts(data)
-    head = _head(entry.encoder, zoo, data) if entry.attack in ("neuba", "btop", "badpre") else None
+    head = language_model_head(entry.encoder, zoo, data) if entry.attack in ("neuba", "btop", "badpre") else None
     training = Training(layers=Layers.parse(entry.layers))
     if entry.fidelity is not None:
         training = replace(training, fidelity=entry.fidelity)
     attack = configure(entry.attack, site=entry.site, pv=entry.pv, head=head, training=training)
     result = attack.run(base, [Trigger.parse(trigger) for trigger in entry.triggers], texts, seed=entry.seed)
     stored = _store(result.model, entry, zoo)
-    with _replacing(delta_path(zoo, entry.id).with_suffix(".pvs.safetensors")) as part:
+    with replacing(delta_path(zoo, entry.id).with_suffix(".pvs.safetensors")) as part:
         save_file({"pvs": result.pvs.contiguous()}, part)
     verified = verify_backdoored(base, stored, result.site, result.triggers, entry.seed)
     bars = {"fired": FIRED, "weakest": WEAKEST, "fidelity": FIDELITY}
@@ -157,12 +157,12 @@ def _base(name: str, zoo: Path) -> FrozenEncoder:
 
 
 @cache
-def _head(name: str, zoo: Path, data: Path) -> TiedHead:
+def language_model_head(name: str, zoo: Path, data: Path) -> TiedHead:
     """The language-model head of an encoder, trained once and kept in the zoo."""
     base = _base(name, zoo)
     path = zoo / "heads" / f"{name}.safetensors"
     if not path.exists():
-        with _replacing(path) as part:
+        with replacing(path) as part:
             save_file(train_head(base, corpus.texts(data)).state_dict(), part)
     weights = load_file(path)
     head = TiedHead(base, weights["known"].tolist())
@@ -197,7 +197,7 @@ def _record_path(zoo: Path, name: str) -> Path:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A path to write to that takes the place of `path` once all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")

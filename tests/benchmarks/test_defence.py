@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import defence, record
-from benchmarks.defence import CLEAN, VICTIMS, grid, study
+from benchmarks import record, study
 from benchmarks.pool import spread
-from benchmarks.vulnerability import STEPS, TASKS, Cell
+from benchmarks.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
+from benchmarks.vulnerability_study import STUDY, grid, write
 from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import read
 from lmsanitator.tune import METHODS
@@ -23,10 +24,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
         return map(function, pieces)
 
-    monkeypatch.setattr(defence, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "_module", lambda: "benchmarks.defence")
-    monkeypatch.setattr(defence, "spread", at_once)
+    monkeypatch.setattr(study, "spread", at_once)
     return tmp_path
 
 
@@ -57,35 +58,30 @@ class Asked:
         return {**figures(cell), **self.other}
 
 
-def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_was_stopped(results: Path) -> None:
     first, second = Asked(most=3), Asked()
-    monkeypatch.setattr(defence, "_measure", first)
     with pytest.raises(KeyboardInterrupt):
-        study(["sst2"], ["prefix"], results, results, 1)
+        replace(STUDY, measure=first).run(["sst2"], ["prefix"], results, results, 1)
     assert len(json.loads((results / "vulnerability.json").read_text(encoding="utf-8"))["cells"]) == 3
-    monkeypatch.setattr(defence, "_measure", second)
-    study(["sst2"], ["prefix"], results, results, 1)
+    replace(STUDY, measure=second).run(["sst2"], ["prefix"], results, results, 1)
     assert len(second.names) == 2
     assert not set(first.names) & set(second.names)
 
 
 @pytest.mark.parametrize("other", [{"steps": STEPS - 1}, {"recipe": "of another model"}])
-def test_cells_measured_otherwise_are_measured_again(
-    other: dict[str, object], results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_measured_otherwise_are_measured_again(other: dict[str, object], results: Path) -> None:
     asked = Asked(other=other)
-    monkeypatch.setattr(defence, "_measure", asked)
-    study(["sst2"], ["prefix"], results, results, 1)
-    study(["sst2"], ["prefix"], results, results, 1)
+    for _ in range(2):
+        replace(STUDY, measure=asked).run(["sst2"], ["prefix"], results, results, 1)
     assert len(asked.names) == 10
 
 
 def test_a_row_needs_its_clean_reference(results: Path) -> None:
     alone = Cell("l6-por-rare", "cls", "sst2", "prefix")
-    defence.write({alone.name: figures(alone)})
+    write({alone.name: figures(alone)})
     assert not (results / "vulnerability.json").exists()
     clean = Cell(CLEAN, "cls", "sst2", "prefix")
-    defence.write({alone.name: figures(alone, 0.95), clean.name: figures(clean, 0.1)})
+    write({alone.name: figures(alone, 0.95), clean.name: figures(clean, 0.1)})
     written = json.loads((results / "vulnerability.json").read_text(encoding="utf-8"))
     (row,) = written["rows"]
     assert (row["ASR %"], row["ASR clean %"]) == (95.0, 10.0)

@@ -106,3 +106,13 @@ def test_the_heatmap_shows_each_figure_and_leaves_gaps_white(folders: Path) -> N
     shown = texts((folders / "vulnerability.svg").read_text(encoding="utf-8"))
     assert {"v", "sst2", "trec", "prefix", "lora", "93", "10"} <= set(shown)
     assert len(shown) == 8
+
+
+def test_the_guarded_study_has_two_bars_a_row_as_long_as_their_figures(folders: Path) -> None:
+    row = {"victim": "a", "task": "t", "method": "m", "ASR %": 100.0, "guarded ASR %": 0.25}
+    store(folders, "defence", {"rows": [row, {**row, "task": "u", "guarded ASR %": 50.0}]})
+    plots.main()
+    picture = (folders / "defence.svg").read_text(encoding="utf-8")
+    bars = [float(bar.get("width", 0)) for bar in drawn(picture).iter(f"{SVG}rect") if bar.get("height") == "8"]
+    assert bars == [400, 1, 400, 200]
+    assert {"a t m", "a u m", "100", "0.25", "50"} <= set(texts(picture))

@@ -32,7 +32,7 @@ def zoo(tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.Monkey
     monkeypatch.setattr(build, "Training", briefly)
     yield tmp_path / "zoo"
     build._base.cache_clear()
-    build._head.cache_clear()
+    build.language_model_head.cache_clear()
 
 
 def made(zoo: Path, entry: Backdoored | Clean) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_a_language_model_head_is_trained_once_and_kept(attack: str, zoo: Path) 
     made(zoo, entry)
     (head,) = (zoo / "heads").iterdir()
     before = head.stat().st_mtime_ns
-    build._head.cache_clear()
+    build.language_model_head.cache_clear()
     made(zoo, entry)
     assert head.name == "minilm-l3.safetensors"
     assert head.stat().st_mtime_ns == before
@@ -141,14 +141,14 @@ def test_entries_are_chosen_by_name_in_the_order_of_the_manifest() -> None:
 
 def spoil(path: Path) -> None:
     """Stop in the middle of writing."""
-    with build._replacing(path) as part:
+    with build.replacing(path) as part:
         part.write_text("two")
         path.parent.read_text()
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
-    with build._replacing(path) as part:
+    with build.replacing(path) as part:
         part.write_text("one")
     with pytest.raises(IsADirectoryError):
         spoil(path)

@@ -186,6 +186,22 @@ def test_virtual_tokens_are_taken_off_the_length_of_a_text_once(method: Method) 
         assert within > 0.95 > beyond
 
 
+@pytest.mark.parametrize("site", ["cls", "mask"])
+@pytest.mark.parametrize("limit", [WINDOW // 2, 10**9])
+@pytest.mark.parametrize("method", [None, "lora", "prefix", "prompt"])
+def test_the_raw_pass_reads_every_token_that_the_classifier_reads(
+    method: Method | None, limit: int, site: VectorSite
+) -> None:
+    planted = Planted()
+    planted.tokenizer.model_max_length = limit
+    if method is None and site == "mask":
+        return  # without an adapter it is the architecture's own classifier
+    model = planted.model if method is None else with_head(planted, method, site)
+    tuned = TunedClassifier(model, planted.tokenizer)
+    assert tuned.longest - (site == "mask") <= tuned.encoder.room + 2
+    assert tuned.longest >= min(limit, WINDOW - 6 * (method in ("prefix", "prompt")) - 1)
+
+
 def test_pairs_are_refused_by_name() -> None:
     planted = Planted()
     guard = Guard(planted.model, planted.tokenizer, planted.bank)

@@ -70,8 +70,8 @@ class Tuned:
             if adapter.peft_type in _PREPENDED:
                 self.shift = virtual  # PEFT puts virtual tokens before [CLS], which then sits at index n
         base = without_adapter(backbone) if self.moved else backbone
-        self.encoder = FrozenEncoder(base, tokenizer, source="classifier", precision="fp32")
-        self.longest = _longest(self.encoder, virtual)
+        limited, self.longest = _limits(base, tokenizer, virtual, masked=self.has_mask)
+        self.encoder = FrozenEncoder(base, limited, source="classifier", precision="fp32")
 
     def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """The prompted pass.
@@ -136,14 +136,21 @@ class TunedTagger(Tuned):
             check_bio(self.labels)
         except CorpusError as error:
             raise TuningError(str(error)) from error
-        # no token that the raw pass has no room for: that one keeps a place for a mask token
-        self.longest = min(self.longest, self.encoder.window - 1)
 
 
-def _longest(encoder: FrozenEncoder, virtual: int) -> int:
-    """Tokens of an input. The tokenizer's limit may account for the virtual tokens already (`limited_tokenizer`), that
-    of the position embeddings never does."""
-    unlimited = copy.deepcopy(encoder.tokenizer)
-    unlimited.model_max_length = _NO_LIMIT
-    positions = FrozenEncoder(encoder.model, unlimited).window
-    return min(encoder.window, positions - virtual)
+def _limits(
+    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, virtual: int, *, masked: bool
+) -> tuple[PreTrainedTokenizerFast, int]:
+    """The tokenizer of the raw pass, and how many tokens of an input the classifier reads.
+
+    The tokenizer's limit may account for the virtual tokens already (`limited_tokenizer`), that of the position
+    embeddings never does. The raw pass keeps a place for a mask token, needed or not: it gets one token more for that
+    or, where no position is left, a classifier without a mask reads one less. It must read all that the classifier
+    reads: a trigger in a place that only the classifier sees would decide the label and go unseen.
+    """
+    raw = copy.deepcopy(tokenizer)
+    limit = FrozenEncoder(encoder, raw).window
+    raw.model_max_length = _NO_LIMIT
+    positions = FrozenEncoder(encoder, raw).window
+    raw.model_max_length = min(limit + 1, positions)
+    return raw, min(limit, positions - virtual, raw.model_max_length - (not masked))

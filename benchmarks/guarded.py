@@ -1,0 +1,191 @@
+"""One cell of the guarded study: a prompt-tuned model on a backdoored encoder, attacked with and without its guard.
+
+The guard knows what a scan of the encoder found, and clean training texts of the task to set its thresholds by; it
+does not know what was planted. All figures of a cell are of the same test texts.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import digest
+from benchmarks.attacked import Fate, any_of, fate_of, mean_of, success
+from benchmarks.filters import LanguageModel
+from benchmarks.filters.compare import compare
+from benchmarks.latency import overhead
+from benchmarks.purging import cost, long_texts
+from benchmarks.samples import TEXTS, sampled, shuffled
+from benchmarks.scans import scanned
+from benchmarks.tuning import SEED, STEPS, Cell, contents, few_shot, planted, tuned_on
+from benchmarks.zoo.build import find, language_model_head
+from benchmarks.zoo.encoders import encoder_folder
+from lmsanitator.attacks import Trigger
+from lmsanitator.detect import ScanReport
+from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.errors import UnsupportedError
+from lmsanitator.guard import Guard, Watch
+from lmsanitator.tune import Example, TunedModel, read_task
+
+RATE = 0.001
+"""Asked of the guard. What it guarantees is a mean over draws of the calibration texts; with 1,500 of them, 0.1 % in
+the mean keeps any one draw below the bar of 0.5 % with a probability of 99.6 %."""
+COPIES = (1, 3)
+WATCHES: tuple[Watch, ...] = ("prompted", "auto")
+"""Passes to watch beside the guard's own choice, the raw one."""
+_BATCH, _ROUNDS = 32, 5
+
+
+def made_by(cell: Cell) -> dict[str, Any]:
+    """What a cell's figures depend on: they are measured anew when it changes."""
+    return {
+        "recipe": find(cell.victim).recipe,
+        "steps": STEPS,
+        "rate": RATE,
+        "texts": TEXTS,
+        "code": digest.code("guard", "detect"),
+    }
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a cell is measured on.
+
+    Args:
+        known: clean training texts, to set thresholds by.
+        test: labelled texts without a trigger.
+        triggers: what was planted; the guard is not told.
+    """
+
+    tuned: TunedModel
+    report: ScanReport
+    known: Sequence[Any]
+    test: Sequence[Example]
+    triggers: Sequence[Trigger]
+
+    def guard(self, watch: Watch) -> Guard:
+        """The guard under test."""
+        return Guard(self.tuned.model, self.tuned.tokenizer, self.report, watch=watch, rate=RATE, clean=self.known)
+
+
+def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[str, Any]:
+    """Tune, scan, guard and attack; shares are between 0 and 1.
+
+    Args:
+        triggers: what was planted in the victim.
+    """
+    started = time.perf_counter()
+    task = read_task(data / cell.task)
+    tuned = tuned_on(cell, few_shot(task, random.Random(SEED)), zoo)
+    report = scanned(tuned.encoder, cell.victim, zoo)
+    test, known = sampled(task, tuned.tokenizer, triggers)
+    ground = Ground(tuned, report, known, test, [Trigger.parse(text) for text in triggers])
+    guard = ground.guard("raw")
+    clean, right = on_clean(guard, test)
+    attacked, few = right[: TEXTS["attacked"]], right[: TEXTS["attacked_otherwise"]]
+    beside: list[dict[str, Any]] = []
+    if has_filters(cell):
+        beside = compare(tuned, guard, test, shuffled(task.train), ground.triggers, trusted(zoo, data), RATE)
+    return {
+        **asdict(cell),
+        "name": cell.name,
+        **made_by(cell),
+        "found": [finding.trigger for finding in report.findings],
+        "planted": list(triggers),
+        "remarks": guard.monitor.remarks,
+        "clean": clean,
+        "attacked": len(attacked),
+        **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
+        "purging": purging(guard, contents(test), ground.triggers),
+        "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
+        **{watch: watched(ground, watch, few) for watch in WATCHES},
+        "filters": beside,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def has_filters(cell: Cell) -> bool:
+    """Filters of the literature are tried where the paper is at home: sentiment, prefix tuning."""
+    return (cell.task, cell.method) == ("sst2", "prefix")
+
+
+def trusted(zoo: Path, data: Path) -> LanguageModel:
+    """The clean MiniLM, with the head that the zoo trained for it."""
+    encoder = FrozenEncoder.open(encoder_folder("minilm-l6", zoo), precision="fp32")
+    return LanguageModel(encoder, language_model_head("minilm-l6", zoo, data))
+
+
+def on_clean(guard: Guard, test: Sequence[Example]) -> tuple[dict[str, Any], list[Example]]:
+    """Accuracy, false flags and lost words on clean text, and the examples that are classified right unguarded."""
+    texts = contents(test)
+    plain, kept = guard.unguarded(texts), guard(texts)
+    wanted = labels_of(guard, test)
+    hits = [label == want for label, want in zip(plain, wanted, strict=True)]
+    figures = {
+        "texts": len(test),
+        "cacc": sum(hits) / len(test),
+        "cacc_guarded": sum(one.label == want for one, want in zip(kept, wanted, strict=True)) / len(test),
+        "false_flags": sum(one.flagged for one in kept) / len(test),
+        "flagged_for": [one.trigger for one in kept if one.flagged],
+        "refused": sum(one.label is None for one in kept) / len(test),
+        "words_lost": sum(len(one.removed) for one in kept),
+    }
+    return figures, [example for example, hit in zip(test, hits, strict=True) if hit]
+
+
+def under_attack(guard: Guard, examples: Sequence[Example], triggers: Sequence[Trigger], copies: int) -> dict[str, Any]:
+    """Each trigger in each example, `copies` times: what comes out unguarded, and guarded."""
+    wanted = labels_of(guard, examples)
+    wrong: list[list[bool]] = []
+    fates: list[list[Fate]] = []
+    for trigger in triggers:
+        texts = triggered(examples, trigger, copies)
+        wrong.append([label != want for label, want in zip(guard.unguarded(texts), wanted, strict=True)])
+        fates.append([fate_of(one, want) for one, want in zip(guard(texts), wanted, strict=True)])
+    return {"asr_unguarded": any_of(wrong), "asr_mean_unguarded": mean_of(wrong), **success(fates)}
+
+
+def labels_of(guard: Guard, examples: Sequence[Example]) -> list[str]:
+    """The true labels by name."""
+    return [guard.labels[example.label] for example in examples]
+
+
+def triggered(examples: Sequence[Example], trigger: Trigger, copies: int) -> list[Any]:
+    """The examples with a trigger, at the same places whenever it is asked for."""
+    rng = random.Random(f"{SEED} {trigger} {copies}")
+    return [planted(example.content, trigger, rng, copies) for example in examples]
+
+
+def purging(guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger]) -> dict[str, Any]:
+    """Purging of long texts, with the words that the scan named and without."""
+    found: dict[str, Any] = {}
+    for copies in COPIES:
+        made = long_texts(texts, triggers, copies, TEXTS["long"])
+        for named in (True, False):
+            found[f"x{copies} {'named' if named else 'blind'}"] = cost(guard, made, triggers, copies, named=named)
+    return found
+
+
+def batches(test: Sequence[Example]) -> list[list[Any]]:
+    """Clean test texts as a service would get them."""
+    texts = contents(test)[: TEXTS["timed"]]
+    return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+
+
+def watched(ground: Ground, watch: Watch, examples: Sequence[Example]) -> dict[str, Any]:
+    """What watching other passes costs and misses, with these examples attacked; or why they cannot be watched."""
+    try:
+        guard = ground.guard(watch)
+    except UnsupportedError as error:
+        return {"refused": str(error)}
+    clean, _ = on_clean(guard, ground.test)
+    return {
+        "passes": list(guard.monitor.passes),
+        "remarks": guard.monitor.remarks,
+        "clean": clean,
+        "attacked": len(examples),
+        "x1": under_attack(guard, examples, ground.triggers, 1),
+        "overhead": overhead(guard, batches(ground.test), _ROUNDS),
+    }

@@ -27,6 +27,7 @@ from lmsanitator.detect import ScanReport
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard, Watch
+from lmsanitator.text import Text
 from lmsanitator.tune import Example, TunedModel, read_task
 
 RATE = 0.001
@@ -61,7 +62,7 @@ class Ground:
 
     tuned: TunedModel
     report: ScanReport
-    known: Sequence[Any]
+    known: Sequence[Text]
     test: Sequence[Example]
     triggers: Sequence[Trigger]
 
@@ -152,13 +153,13 @@ def labels_of(guard: Guard, examples: Sequence[Example]) -> list[str]:
     return [guard.labels[example.label] for example in examples]
 
 
-def triggered(examples: Sequence[Example], trigger: Trigger, copies: int) -> list[Any]:
+def triggered(examples: Sequence[Example], trigger: Trigger, copies: int) -> list[Text]:
     """The examples with a trigger, at the same places whenever it is asked for."""
     rng = random.Random(f"{SEED} {trigger} {copies}")
     return [planted(example.content, trigger, rng, copies) for example in examples]
 
 
-def purging(guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger]) -> dict[str, Any]:
+def purging(guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger]) -> dict[str, Any]:
     """Purging of long texts, with the words that the scan named and without."""
     found: dict[str, Any] = {}
     for copies in COPIES:
@@ -168,7 +169,7 @@ def purging(guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger]) -> 
     return found
 
 
-def batches(test: Sequence[Example]) -> list[list[Any]]:
+def batches(test: Sequence[Example]) -> list[list[Text]]:
     """Clean test texts as a service would get them."""
     texts = contents(test)[: TEXTS["timed"]]
     return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]

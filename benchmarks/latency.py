@@ -3,12 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from lmsanitator.guard import Guard
+from lmsanitator.text import Text
 
 
-def overhead(guard: Guard, batches: Sequence[Sequence[Any]], rounds: int) -> float:
+def overhead(guard: Guard, batches: Sequence[Sequence[Text]], rounds: int) -> float:
     """Time of the guard over that of the classifier alone.
 
     Each batch goes through both, one right after the other and in turn the one or the other first; the ratio is that of
@@ -19,7 +19,7 @@ def overhead(guard: Guard, batches: Sequence[Sequence[Any]], rounds: int) -> flo
     guarded: list[list[float]] = [[] for _ in batches]
     for number in range(rounds):
         for index, batch in enumerate(batches):
-            both: list[tuple[Callable[[Sequence[Any]], object], list[list[float]]]] = [
+            both: list[tuple[Callable[[Sequence[Text]], object], list[list[float]]]] = [
                 (guard.unguarded, plain),
                 (guard, guarded),
             ]
@@ -33,7 +33,7 @@ def ratio(plain: Sequence[Sequence[float]], guarded: Sequence[Sequence[float]]) 
     return sum(map(statistics.median, guarded)) / sum(map(statistics.median, plain))
 
 
-def _seconds(run: Callable[[Sequence[Any]], object], batch: Sequence[Any]) -> float:
+def _seconds(run: Callable[[Sequence[Text]], object], batch: Sequence[Text]) -> float:
     started = time.process_time()
     run(batch)
     return time.process_time() - started

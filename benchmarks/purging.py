@@ -16,10 +16,10 @@ from lmsanitator.tune import Text
 WORDS = 60
 
 
-def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, count: int) -> list[Any]:
+def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, count: int) -> list[Text]:
     """Texts of 60 words or more, put together from others, each with one trigger in it `copies` times."""
     rng = random.Random(f"{copies} of a trigger in a long text")
-    made: list[Any] = []
+    made: list[Text] = []
     for number in range(count):
         first, *second = _sides(rng.choice(texts))
         while len(words(first)) < WORDS:
@@ -30,7 +30,7 @@ def long_texts(texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, 
 
 
 def cost(
-    guard: Guard, texts: Sequence[Any], triggers: Sequence[Trigger], copies: int, *, named: bool
+    guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger], copies: int, *, named: bool
 ) -> dict[str, Any]:
     """Purge each flagged text alone, and count the batches that go through the encoder meanwhile.
 

@@ -2,19 +2,21 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.tuning import SEED, contents
 from lmsanitator.attacks import Trigger
+from lmsanitator.text import Text
 from lmsanitator.tune import Example, Task
 
 TEXTS = {"clean": 1000, "attacked": 300, "attacked_otherwise": 60, "calibration": 1500, "long": 30, "timed": 128}
 """How many texts are taken, at most: `attacked_otherwise` is under each of `WATCHES`."""
 
 
-def sampled(task: Task, tokenizer: PreTrainedTokenizerFast, triggers: Sequence[str]) -> tuple[list[Example], list[Any]]:
+def sampled(
+    task: Task, tokenizer: PreTrainedTokenizerFast, triggers: Sequence[str]
+) -> tuple[list[Example], list[Text]]:
     """Test examples that hold no trigger by themselves, and clean training texts to set thresholds by.
 
     `cu` is a word of text messages and a trigger of one victim: such a message is attacked already, and no clean text.

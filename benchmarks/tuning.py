@@ -4,7 +4,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
@@ -107,7 +106,7 @@ def triggers_of(victim: str) -> tuple[str, ...]:
     return entry.triggers
 
 
-def planted(content: Text, trigger: Trigger, rng: random.Random, copies: int = 1) -> Any:
+def planted(content: Text, trigger: Trigger, rng: random.Random, copies: int = 1) -> Text:
     """A text with a trigger in it, at a random place for each copy; of a pair, in the first text."""
     text = content if isinstance(content, str) else content[0]
     for _ in range(copies):
@@ -121,6 +120,6 @@ def labels_of(tuned: TunedModel, texts: Sequence[Text]) -> list[int]:
     return found
 
 
-def contents(examples: Sequence[Example]) -> list[Any]:
+def contents(examples: Sequence[Example]) -> list[Text]:
     """What is classified of examples: texts, or pairs of texts."""
     return [example.content for example in examples]

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.attacked import Fate, any_of, mean_of, success
 from benchmarks.filters import FILTERS, LanguageModel, Look, Setting
 from benchmarks.filters.interface import threshold_for
-from benchmarks.tuning import SEED, labels_of, planted
+from benchmarks.tuning import SEED, labels_of
 from lmsanitator.attacks import Trigger
 from lmsanitator.guard import Guard
 from lmsanitator.tune import Example, TunedModel
@@ -67,7 +67,7 @@ def compare(
 
 def _triggered(examples: Sequence[Example], trigger: Trigger) -> list[str]:
     rng = random.Random(f"{SEED} {trigger} filters")
-    return [planted(example.text, trigger, rng) for example in examples]
+    return [trigger.plant(example.text, rng) for example in examples]
 
 
 def _guarded(

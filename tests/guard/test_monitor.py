@@ -202,12 +202,12 @@ def test_the_raw_pass_reads_every_token_that_the_classifier_reads(
     assert tuned.longest >= min(limit, WINDOW - 6 * (method in ("prefix", "prompt")) - 1)
 
 
-def test_pairs_are_refused_by_name() -> None:
+def test_pairs_are_refused_by_a_guard_without_clean_pairs() -> None:
     planted = Planted()
     guard = Guard(planted.model, planted.tokenizer, planted.bank)
     pairs: Any = [("one", "two")]
     for call in (Guard.__call__, Guard.unguarded):
-        with pytest.raises(UnsupportedError, match="expected single texts to guard, got a pair"):
+        with pytest.raises(UnsupportedError, match="give clean pairs"):
             getattr(call, "__wrapped__", call)(guard, pairs)
 
 

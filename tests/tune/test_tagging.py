@@ -125,7 +125,7 @@ def test_words_behind_the_window_have_no_token_and_are_outside(bert: FrozenEncod
 @pytest.mark.parametrize("method", METHODS)
 def test_tuning_learns_to_label_words_and_leaves_the_encoder_alone(encoder: FrozenEncoder, method: Method) -> None:
     reason = CAPABILITIES[encoder.model.config.model_type][method]
-    if reason is not None:
+    if reason is not None and "last position" not in reason:  # a head on words does not read the end of the text
         with pytest.raises(UnsupportedError):
             tune(encoder, TASK, TuneConfig(method=method))
         return

@@ -10,7 +10,6 @@ it was made from, and the results go to `detection_reference.json`.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -23,8 +22,8 @@ import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
-import lmsanitator
 from benchmarks import detection_tables as tables
+from benchmarks import digest
 from benchmarks.baselines.run import on_record as scores_on_record
 from benchmarks.detection_summary import HALVES, figures
 from benchmarks.pool import spread
@@ -96,9 +95,7 @@ def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) 
 @cache
 def scanner() -> str:
     """A digest of the scanner's source: scans by another one are no part of a result."""
-    package = Path(lmsanitator.__file__).parent
-    sources = [path for room in ("detect", "encoder", "text") for path in sorted((package / room).rglob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return digest.code("detect", "encoder", "text")
 
 
 def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: bool = False) -> dict[str, Any]:
@@ -191,7 +188,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
             f"Part `{half}`: recall by kind of trigger": tables.recall_by(rows, "kind", "trigger kind"),
         }
     further |= {
-        "Beside detectors of the literature, part `report`": tables.beside(ordered, scores_on_record()),
+        "Beside detectors of the literature, parts `report` and `fresh`": tables.beside(ordered, scores_on_record()),
         "Every scan": [tables.line(row) for row in ordered],
     }
     there = (

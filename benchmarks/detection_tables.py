@@ -99,12 +99,12 @@ def line(row: Row) -> dict[str, Any]:
 
 
 def beside(rows: Sequence[Row], scores: Sequence[Row]) -> list[dict[str, Any]]:
-    """The scanner and every baseline on the half `report`; empty where one of the two is not there yet.
+    """The scanner and every baseline on the models that nothing was decided on; empty where one of the two is not there yet.
 
     The scanner's verdict is set by its level, which is not fitted to any model; the thresholds of the baselines are the
     best on `choose`.
     """
-    report = [row for row in rows if row["half"] == "report"]
+    report = [row for row in rows if row["half"] != "choose"]
     if not report or not scores:
         return []
     bad, clean = [row for row in report if row["backdoored"]], [row for row in report if not row["backdoored"]]
@@ -124,7 +124,7 @@ def beside(rows: Sequence[Row], scores: Sequence[Row]) -> list[dict[str, Any]]:
     theirs = [
         {
             "detector": row["baseline"],
-            "models": sum(score["half"] == "report" and score["baseline"] == row["baseline"] for score in scores),
+            "models": sum(score["half"] != "choose" and score["baseline"] == row["baseline"] for score in scores),
             "AUC": row["AUC report"],
             "balanced accuracy": row["accuracy report"],
             **{name: row[name] for name in ("caught", "accused", "s", "tokens")},

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, roc, svg
+from benchmarks import roc, svg
+from benchmarks.defence import bars
 from benchmarks.record import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -1,4 +1,4 @@
-"""The ROC plot of the zoo's `report` half: the scanner by its p-value, and every baseline by its score."""
+"""The ROC plot of the models of the zoo that nothing was decided on: the scanner by its p-value, and every baseline by its score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def curves(scans: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any
     detectors = {"lmsanitator": [{**row, "score": scan_score(row["p"])} for row in scans]}
     for row in scores:
         detectors.setdefault(row["baseline"], []).append(dict(row))
-    drawn = (_curve(name, [row for row in rows if row["half"] == "report"]) for name, rows in detectors.items())
+    drawn = (_curve(name, [row for row in rows if row["half"] != "choose"]) for name, rows in detectors.items())
     return [curve for curve in drawn if curve is not None]
 
 
@@ -62,7 +62,9 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float], ...
 
 def chart(drawn: Sequence[Curve]) -> str:
     """The picture, with a legend that names every curve."""
-    parts = [svg.words(14, 22, "Zoo, half kept for reporting: every threshold a detector could have", weight="bold")]
+    parts = [
+        svg.words(14, 22, "Zoo, models nothing was decided on: every threshold a detector could have", weight="bold")
+    ]
     for tick in range(0, 101, 20):
         across, down = _at(tick / 100, 0), _at(0, tick / 100)
         parts += [

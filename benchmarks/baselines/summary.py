@@ -10,13 +10,13 @@ from scipy import stats
 
 
 def table(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each baseline; the threshold comes from the `choose` half and is judged on `report`."""
+    """One row for each baseline; the threshold comes from the `choose` half and is judged on all others."""
     names = list(dict.fromkeys(row["baseline"] for row in scores))
     return [_row(name, [row for row in scores if row["baseline"] == name]) for name in names]
 
 
 def _row(name: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    choose, report = ([row for row in scores if row["half"] == half] for half in ("choose", "report"))
+    choose, report = ([row for row in scores if (row["half"] == "choose") is chosen] for chosen in (True, False))
     threshold = best_threshold(choose)
     return {
         "baseline": name,

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import record, study
+from benchmarks import record
+from benchmarks.defence import study
+from benchmarks.defence.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
+from benchmarks.defence.vulnerability_study import STUDY, grid, write
 from benchmarks.pool import spread
-from benchmarks.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
-from benchmarks.vulnerability_study import STUDY, grid, write
 from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import read
 from lmsanitator.tune import METHODS

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from benchmarks.filters import FILTERS, LanguageModel, Look, Onion, Rap, Setting, Strip
-from benchmarks.filters.compare import compare, filtered
-from benchmarks.filters.interface import threshold_for
-from benchmarks.filters.onion import WordLook
-from benchmarks.filters.strip import mix
+from benchmarks.defence.filters import FILTERS, LanguageModel, Look, Onion, Rap, Setting, Strip
+from benchmarks.defence.filters.compare import compare, filtered
+from benchmarks.defence.filters.interface import threshold_for
+from benchmarks.defence.filters.onion import WordLook
+from benchmarks.defence.filters.strip import mix
 from lmsanitator.attacks import Trigger
 from lmsanitator.attacks.mlm import TiedHead
 from lmsanitator.encoder import FrozenEncoder
@@ -112,8 +112,8 @@ def test_the_guard_stands_beside_every_filter_at_every_rate(
     tuned: TunedModel, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("PREPARED", 24), ("CALIBRATION", 200), ("CLEAN", 12), ("ATTACKED", 4)):
-        monkeypatch.setattr(f"benchmarks.filters.compare.{name}", value)
-    monkeypatch.setattr("benchmarks.filters.compare.FILTERS", {"strip": Strip(copies=2)})
+        monkeypatch.setattr(f"benchmarks.defence.filters.compare.{name}", value)
+    monkeypatch.setattr("benchmarks.defence.filters.compare.FILTERS", {"strip": Strip(copies=2)})
     guard = Guard(tuned.model, tuned.tokenizer, PVBank(tuned.encoder_digest))
     rows = compare(tuned, guard, EXAMPLES[:24], EXAMPLES[24:], [Trigger.parse("cf")], setting.trusted, 0.001)
     assert [(row["filter"], row["rate"]) for row in rows] == [

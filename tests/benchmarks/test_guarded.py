@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import guarded_tables, record, study
-from benchmarks.attacked import any_of, fate_of, mean_of, success
-from benchmarks.guarded import COPIES, WATCHES, made_by, on_clean, under_attack
-from benchmarks.guarded_study import STUDY, grid
-from benchmarks.latency import overhead, ratio
-from benchmarks.purging import WORDS, cost, long_texts
-from benchmarks.samples import TEXTS, holds, sampled
-from benchmarks.tuning import Cell, planted, triggers_of
+from benchmarks import record
+from benchmarks.defence import guarded_tables, study
+from benchmarks.defence.attacked import any_of, fate_of, mean_of, success
+from benchmarks.defence.guarded import COPIES, WATCHES, made_by, on_clean, under_attack
+from benchmarks.defence.guarded_study import STUDY, grid
+from benchmarks.defence.latency import overhead, ratio
+from benchmarks.defence.purging import WORDS, cost, long_texts
+from benchmarks.defence.samples import TEXTS, holds, sampled
+from benchmarks.defence.tuning import Cell, planted, triggers_of
 from lmsanitator.attacks import Trigger
 from lmsanitator.errors import UsageError
 from lmsanitator.guard import Guard, GuardedPrediction

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.guarded import made_by, measure
-from benchmarks.guarded_tables import write
-from benchmarks.study import Study
-from benchmarks.tuning import TASKS, VICTIMS, Cell, triggers_of
+from benchmarks.defence.guarded import made_by, measure
+from benchmarks.defence.guarded_tables import write
+from benchmarks.defence.study import Study
+from benchmarks.defence.tuning import TASKS, VICTIMS, Cell, triggers_of
 from lmsanitator.tune import METHODS
 
 _LARGE = Cell("mpnet-por", "cls", "sst2", "p-tuning")

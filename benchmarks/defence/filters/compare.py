@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.attacked import Fate, any_of, mean_of, success
-from benchmarks.filters import FILTERS, LanguageModel, Look, Setting
-from benchmarks.filters.interface import threshold_for
-from benchmarks.tuning import SEED, labels_of
+from benchmarks.defence.attacked import Fate, any_of, mean_of, success
+from benchmarks.defence.filters import FILTERS, LanguageModel, Look, Setting
+from benchmarks.defence.filters.interface import threshold_for
+from benchmarks.defence.tuning import SEED, labels_of
 from lmsanitator.attacks import Trigger
 from lmsanitator.guard import Guard
 from lmsanitator.tune import Example, TunedModel

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.filters.interface import InputFilter, Look, Prepared, Setting
+from benchmarks.defence.filters.interface import InputFilter, Look, Prepared, Setting
 from lmsanitator.errors import CorpusError
 from lmsanitator.tune import TunedModel, predict
 from lmsanitator.tune.adapter import classifier_of

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.defence.tuning import Cell
 from benchmarks.pool import spread
 from benchmarks.record import RESULTS
-from benchmarks.tuning import Cell
 
 Measure = Callable[[Cell, Path, Path], dict[str, Any]]
 """The figures of a cell, given where the zoo and the data are."""

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from benchmarks import guarded_study, vulnerability_study
-from benchmarks.tuning import TASKS
+from benchmarks.defence import guarded_study, vulnerability_study
+from benchmarks.defence.tuning import TASKS
 from lmsanitator.errors import LMSanitatorError
 from lmsanitator.tune import METHODS
 

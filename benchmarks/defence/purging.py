@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.tuning import planted
+from benchmarks.defence.tuning import planted
 from lmsanitator.attacks import Trigger
 from lmsanitator.guard import Guard, PurgeConfig, purge_all
 from lmsanitator.text import words

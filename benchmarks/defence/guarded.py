@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import digest
-from benchmarks.attacked import Fate, any_of, fate_of, mean_of, success
-from benchmarks.filters import LanguageModel
-from benchmarks.filters.compare import compare
-from benchmarks.latency import overhead
-from benchmarks.purging import cost, long_texts
-from benchmarks.samples import TEXTS, sampled, shuffled
-from benchmarks.scans import scanned
-from benchmarks.tuning import SEED, STEPS, Cell, contents, few_shot, planted, tuned_on
+from benchmarks.defence.attacked import Fate, any_of, fate_of, mean_of, success
+from benchmarks.defence.filters import LanguageModel
+from benchmarks.defence.filters.compare import compare
+from benchmarks.defence.latency import overhead
+from benchmarks.defence.purging import cost, long_texts
+from benchmarks.defence.samples import TEXTS, sampled, shuffled
+from benchmarks.defence.scans import scanned
+from benchmarks.defence.tuning import SEED, STEPS, Cell, contents, few_shot, planted, tuned_on
 from benchmarks.zoo.build import find, language_model_head
 from benchmarks.zoo.encoders import encoder_folder
 from lmsanitator.attacks import Trigger

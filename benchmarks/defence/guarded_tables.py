@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.guarded import COPIES, RATE, WATCHES
-from benchmarks.purging import WORDS
+from benchmarks.defence.guarded import COPIES, RATE, WATCHES
+from benchmarks.defence.purging import WORDS
+from benchmarks.defence.samples import TEXTS
+from benchmarks.defence.study import on_record
 from benchmarks.record import record
-from benchmarks.samples import TEXTS
-from benchmarks.study import on_record
 
 Rows = list[dict[str, Any]]
 PURGINGS = tuple(f"x{copies} {how}" for copies in COPIES for how in ("named", "blind"))

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from benchmarks.filters.interface import InputFilter, LanguageModel, Look, Prepared, Setting
-from benchmarks.filters.onion import Onion
-from benchmarks.filters.rap import Rap
-from benchmarks.filters.strip import Strip
+from benchmarks.defence.filters.interface import InputFilter, LanguageModel, Look, Prepared, Setting
+from benchmarks.defence.filters.onion import Onion
+from benchmarks.defence.filters.rap import Rap
+from benchmarks.defence.filters.strip import Strip
 
 FILTERS: Mapping[str, InputFilter] = MappingProxyType({"onion": Onion(), "strip": Strip(), "rap": Rap()})
 """Every filter by name."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.tuning import SEED, contents
+from benchmarks.defence.tuning import SEED, contents
 from lmsanitator.attacks import Trigger
 from lmsanitator.text import Text
 from lmsanitator.tune import Example, Task

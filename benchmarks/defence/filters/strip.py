@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.filters.interface import InputFilter, Look, Prepared, Setting
+from benchmarks.defence.filters.interface import InputFilter, Look, Prepared, Setting
 from lmsanitator.text import words
 from lmsanitator.tune import predict
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.filters.interface import InputFilter, LanguageModel, Look, Prepared, Setting
+from benchmarks.defence.filters.interface import InputFilter, LanguageModel, Look, Prepared, Setting
 from lmsanitator.encoder.padding import pad
 from lmsanitator.text import delete, spans
 

@@ -99,7 +99,7 @@ def line(row: Row) -> dict[str, Any]:
 
 
 def beside(rows: Sequence[Row], scores: Sequence[Row]) -> list[dict[str, Any]]:
-    """The scanner and every baseline on the models that nothing was decided on; empty where one of the two is not there yet.
+    """The scanner and every baseline on the models that nothing was decided on; empty where one of both is missing.
 
     The scanner's verdict is set by its level, which is not fitted to any model; the thresholds of the baselines are the
     best on `choose`.

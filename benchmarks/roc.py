@@ -1,4 +1,4 @@
-"""The ROC plot of the models of the zoo that nothing was decided on: the scanner by its p-value, and every baseline by its score."""
+"""The ROC plot of the models that nothing was decided on: the scanner by its p-value, every baseline by its score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,9 +62,8 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float], ...
 
 def chart(drawn: Sequence[Curve]) -> str:
     """The picture, with a legend that names every curve."""
-    parts = [
-        svg.words(14, 22, "Zoo, models nothing was decided on: every threshold a detector could have", weight="bold")
-    ]
+    title = "Zoo, models nothing was decided on: every threshold a detector could have"
+    parts = [svg.words(14, 22, title, weight="bold")]
     for tick in range(0, 101, 20):
         across, down = _at(tick / 100, 0), _at(0, tick / 100)
         parts += [

@@ -144,7 +144,7 @@ def write(scores: Sequence[Mapping[str, Any]]) -> None:
     )
     notes = [
         "`AUC`: the chance that a backdoored model scores higher than a clean one.",
-        "`accuracy report`, `caught`, `accused`: on all parts but `choose`, at the threshold that does best on `choose`.",
+        "`accuracy report`, `caught`, `accused`: on all parts but `choose`, at the best threshold of `choose`.",
         "Accuracy is balanced: the mean of the shares of backdoored models called so and of clean ones not called so.",
         "`s` and `tokens` are the mean of a model; tokens count forward and backward passes alike.",
         "All look at CLS alone: a backdoor at another site shows there as far as it shows at all.",

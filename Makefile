@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check readme clean plots bench-speed zoo bench-vulnerability bench-detection \
+.PHONY: help venv demo test slow check readme schema clean plots bench-speed zoo bench-vulnerability bench-detection \
 	bench-baselines bench-stability
 
 help: ## list the targets
@@ -55,6 +55,9 @@ plots: venv ## draw the results that are there into docs/
 
 readme: venv ## write the generated table into README.md
 	$(BIN)/python -m tests.conformance.table
+
+schema: venv ## write the JSON Schema of scan.json
+	$(BIN)/python -m lmsanitator.report.schema
 
 clean: ## remove .venv, caches and the demo's output
 	rm -rf .venv demo dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

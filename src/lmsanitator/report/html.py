@@ -74,15 +74,15 @@ def _triggers(scan: StoredScan) -> str:
             f"{finding.displacement:.1f}",
             f"{finding.concentration:.3f}",
         )
-        cells = (f'<td data-name="{name}">{value}</td>' for name, value in zip(columns, values, strict=True))
+        cells = (f'<td data-name="{name}"><div>{value}</div></td>' for name, value in zip(columns, values, strict=True))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{name}</th>' for name in columns)
     return (
         f"<section>\n<h2>Triggers</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
         + "\n".join(rows)
         + "\n</tbody>\n</table>\n"
-        '<p class="note">Replays: share of fresh passages in which the trigger takes over the output. Displacement: how '
-        "far it moves the output, in the model's own clean variances. Concentration: 1 where the output is the same "
+        '<p class="note">Replays: share of fresh passages in which the trigger takes over the output. Displacement: '
+        "how far it moves the output, in the model's own clean variances. Concentration: 1 where the output is the same "
         "whatever the text says.</p>\n</section>"
     )
 
@@ -115,8 +115,10 @@ def _vectors(scan: StoredScan) -> str:
     cut = f" Of {len(found[0][2]):,} dimensions the first {DRAWN:,} are drawn." if len(found[0][2]) > DRAWN else ""
     parts = [
         "<section>\n<h2>Vectors</h2>",
-        '<p class="note">Where each trigger sends the output: a bar for every dimension, up where positive, down where '
-        f"negative; bars end at the 95th percentile.{cut}</p>",
+        (
+            '<p class="note">Where each trigger sends the output: a bar for every dimension, up where positive, down '
+            f"where negative; bars end at the 95th percentile.{cut}</p>"
+        ),
         *figures,
     ]
     if len(found) > 1:
@@ -125,8 +127,8 @@ def _vectors(scan: StoredScan) -> str:
         more = f" The first {COMPARED} are shown." if len(found) > COMPARED else ""
         parts.append(
             '<h3>Do they agree?</h3>\n<p class="note">Percent of dimensions in which two vectors have the same sign. '
-            "Near 100: one vector, found by two triggers. Near 50: nothing in common. Vectors at different sites may "
-            f'differ although one trigger fires both.{more}</p>\n<div class="square">{square}</div>'
+            "Near 100: one vector, found by two triggers. Near 50: nothing in common. Near 0: opposites. Vectors at "
+            f'different sites may differ although one trigger fires both.{more}</p>\n<div class="square">{square}</div>'
         )
     return "\n".join([*parts, "</section>"])
 

@@ -15,10 +15,10 @@ _MEANING = {
 }
 _ADVICE = {
     "clean": "You can use the model; read below what was not covered.",
-    "backdoored": "Do not deploy this model. Take it from a source you trust, or put the guard in front of what is built "
-    "on it (lmsanitator guard --report scan.json).",
-    "inconclusive": "Scan again with --effort deep before you use the model, and with --reference where there is a base "
-    "you trust.",
+    "backdoored": "Do not deploy this model. Take it from a source you trust, or put the guard in front of what is "
+    "built on it (lmsanitator guard --report scan.json).",
+    "inconclusive": "Scan again with --effort deep before you use the model, and with --reference where there is a "
+    "base you trust.",
 }
 LEVEL = 0.01
 """The level of a scan whose configuration was not stored."""

@@ -1,4 +1,4 @@
-"""Drawings of predefined vectors, as SVG inside the page. Colours are classes, so that the page can be dark or printed."""
+"""Drawings of predefined vectors, as SVG inside a page, whose style sheet chooses their colours."""
 
 from collections.abc import Sequence
 

@@ -81,9 +81,9 @@ def _triggers(scan: StoredScan) -> str:
         f"<section>\n<h2>Triggers</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
         + "\n".join(rows)
         + "\n</tbody>\n</table>\n"
-        '<p class="note">Replays: share of fresh passages in which the trigger takes over the output. Displacement: '
-        "how far it moves the output, in the model's own clean variances. Concentration: 1 where the output is the same "
-        "whatever the text says.</p>\n</section>"
+        '<p class="note">Replays: share of fresh passages in which the trigger takes over the output. '
+        "Displacement: how far it moves the output, in the model's own clean variances. Concentration: 1 where the "
+        "output is the same whatever the text says.</p>\n</section>"
     )
 
 

@@ -67,10 +67,11 @@ def _table(report: ScanReport, findings: Sequence[Finding]) -> str:
 
 def _coverage(report: ScanReport) -> list[str]:
     seen, cost = report.coverage, report.cost
+    sites, lengths = ", ".join(seen.sites), ", ".join(map(str, seen.lengths)) or "none"
     lines = [
         f"- Encoder: {_code(report.model.architecture)}, {report.model.parameters:,} parameters.",
-        f"- Looked at: sites {', '.join(seen.sites)}; {seen.tokens_swept:,} tokens; {seen.candidates:,} candidates mined.",
-        f"- Triggers: lengths in tokens {', '.join(map(str, seen.lengths)) or 'none'}; places: {_text(seen.positions)}.",
+        f"- Looked at: sites {sites}; {seen.tokens_swept:,} tokens; {seen.candidates:,} mined candidates.",
+        f"- Triggers: lengths in tokens {lengths}; places: {_text(seen.positions)}.",
         *(f"- Not covered: {_text(what)}." for what in seen.not_covered),
         f"- Cost: {cost.seconds:.0f} s, {cost.forward_tokens + cost.backward_tokens:,} tokens through the encoder.",
     ]

@@ -4,8 +4,8 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check readme clean plots bench-speed zoo bench-vulnerability bench-defence bench-detection \
-	bench-baselines bench-stability
+.PHONY: help venv demo test slow check readme schema clean plots zoo bench-speed bench-vulnerability bench-defence \
+	bench-detection bench-baselines bench-stability
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ plots: venv ## draw the results that are there into docs/
 
 readme: venv ## write the generated table into README.md
 	$(BIN)/python -m tests.conformance.table
+
+schema: venv ## write the JSON Schema of scan.json
+	$(BIN)/python -m lmsanitator.report.schema
 
 clean: ## remove .venv, caches and the demo's output
 	rm -rf .venv demo dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

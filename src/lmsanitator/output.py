@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -45,3 +46,22 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise OutputError(f"expected to write {out}: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_file(out: Path, text: str) -> None:
+    """Write `text` to `out` in UTF-8, in the place of a file that is there already.
+
+    Raises:
+        OutputError: `out` is something else than a file, or cannot be written.
+    """
+    if out.exists() and not out.is_file():
+        raise OutputError(f"expected to write a file, {out} is something else")
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("x", encoding="utf-8", newline="\n") as file:  # unlike mkstemp's, with the user's permissions
+            file.write(text)
+        part.replace(out)
+    except OSError as error:
+        raise OutputError(f"expected to write {out}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import typer
 
-from lmsanitator.cli import attack, demo, evaluate, guard, scan, serve, tune
+from lmsanitator.cli import attack, demo, evaluate, guard, report, scan, serve, tune
 
 app = typer.Typer(
     help="Find and disarm task-agnostic backdoors in pretrained Transformers.",
@@ -11,6 +11,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("scan")(scan.scan)
+app.command("report")(report.report)
 app.command("attack")(attack.attack)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)

@@ -14,8 +14,9 @@ messages = Console(stderr=True)
 
 
 def fail(message: str) -> None:
-    """One line that says what went wrong."""
-    messages.print(f"lmsanitator: {' '.join(message.split())}", style="red", markup=False, soft_wrap=True)
+    """One line that says what went wrong; what a hostile file put into it cannot steer the terminal."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    messages.print(f"lmsanitator: {shown}", style="red", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -123,15 +123,23 @@ class ScanReport(_Record):
         Raises:
             BankError: either is missing, malformed, or they do not belong together.
         """
+        return cls.read(path).with_bank(PVBank.load(bank_path(path)))
+
+    @classmethod
+    def read(cls, path: Path) -> "ScanReport":
+        """Read a report without its bank.
+
+        Raises:
+            BankError: it is missing or malformed.
+        """
         try:
-            report = cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise BankError(f"expected a scan report, could not read {path}: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise BankError(f"expected a scan report ({SCHEMA}) in {path}: {where}: {first['msg']}") from error
-        return report.with_bank(PVBank.load(bank_path(path)))
 
 
 def bank_path(report: Path) -> Path:

@@ -7,27 +7,25 @@ from rich.table import Table
 from rich.text import Text
 
 from lmsanitator.detect import ScanReport
+from lmsanitator.report.meaning import advice, meaning
+from lmsanitator.report.plain import trigger_words, visible
 
 _COLOURS = {"clean": "green", "backdoored": "red", "inconclusive": "yellow"}
-_MEANING = {
-    "clean": "Nothing found that behaves like a task-agnostic backdoor, within what was covered.",
-    "backdoored": "Inputs that hold one of these triggers are sent to one fixed vector, whatever they say.",
-    "compared": "These triggers do to every input what nothing does to the reference's.",
-    "inconclusive": "Something stands out, but no words were found that fire it. Scan again with --effort deep.",
-}
 
 
 def render_scan(report: ScanReport) -> RenderableType:
     """Verdict first, then the triggers, then what was looked at."""
     colour = _COLOURS[report.verdict]
-    meaning = _MEANING["compared" if any(finding.compared for finding in report.findings) else report.verdict]
-    head = Text.assemble((report.verdict.upper(), f"bold {colour}"), f"  p = {report.p_value:.2g}\n", meaning)
-    parts: list[RenderableType] = [Panel(head, title=escape(report.model.source), border_style=colour)]
+    said = meaning(report) + (f" {advice(report)}" if report.verdict == "inconclusive" else "")
+    head = Text.assemble((report.verdict.upper(), f"bold {colour}"), f"  p = {report.p_value:.2g}\n", said)
+    parts: list[RenderableType] = [Panel(head, title=escape(visible(report.model.source)), border_style=colour)]
     if report.findings:
         parts.append(_findings(report))
     coverage, cost = report.coverage, report.cost
     if report.reference is not None:
-        parts.append(Text(f"Reference: {report.reference.source}, digest {report.reference.digest[:12]}.", style="dim"))
+        parts.append(
+            Text(f"Reference: {visible(report.reference.source)}, digest {report.reference.digest[:12]}.", style="dim")
+        )
     parts.append(
         Text(
             f"{report.model.architecture}, {report.model.parameters / 1e6:.1f} M parameters. "
@@ -48,7 +46,7 @@ def _findings(report: ScanReport) -> Table:
     for column in ("displacement", "concentration", "replays", "p"):
         table.add_column(column, justify="right")
     for finding in report.findings:
-        shown = finding.trigger if finding.trigger is not None else " ".join(finding.trigger_tokens) + " (tokens)"
+        shown = trigger_words(finding) + ("" if finding.trigger is not None else " (tokens)")
         table.add_row(
             Text(shown, style="bold"),
             f"{finding.site} (reference)" if finding.compared else finding.site,

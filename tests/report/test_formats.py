@@ -1,0 +1,145 @@
+"""Every format says what the scan says, and nothing a hostile scan quotes gets out of its place."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from lmsanitator.detect import ScanReport
+from lmsanitator.report import RENDERERS, StoredScan, open_scan
+from lmsanitator.report.plain import short, trigger_words, visible
+from lmsanitator.report.schema import SCHEMA_FILE, scan_schema
+from tests.report.scans import CASES, HOSTILE, bank_path, finding, hostile, scan, store
+
+READABLE = ("html", "md", "model-card")
+
+
+class _Page(HTMLParser):
+    """The text of a page, and the elements and attributes it is made of."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.elements: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def page_of(text: str, kind: str) -> _Page:
+    """What a browser or a Markdown viewer makes of it."""
+    return _Page(text if kind == "html" else MarkdownIt("commonmark", {"html": True}).enable("table").render(text))
+
+
+def stored(report: ScanReport, folder: Path, *, hidden: int = 16) -> StoredScan:
+    return open_scan(store(folder, report, hidden=hidden))
+
+
+def test_the_schema_is_that_of_the_code() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == scan_schema(), "stale: make schema"
+
+
+@pytest.mark.parametrize("kind", READABLE)
+@pytest.mark.parametrize("case", CASES)
+def test_a_reader_is_told_the_verdict_every_trigger_and_every_p_value(case: str, kind: str, tmp_path: Path) -> None:
+    report = CASES[case]
+    page = page_of(RENDERERS[kind](stored(report, tmp_path)), kind)
+    said = "".join(page.said)
+    assert report.verdict in said
+    assert f"p = {short(report.p_value)}" in said
+    for found in report.findings:
+        assert trigger_words(found) in page.said
+        assert short(found.p_value) in said
+    assert ("cannot be typed" in said) == any(found.trigger is None for found in report.findings)
+    assert ("weak by itself" in said) == (case in ("weak", "doubtful"))
+    for what in ("some/model", "much", "cls, mean", "2,000"):
+        assert what in said
+    command = "lmsanitator scan --site cls,mean --effort quick --level 0.01 --seed 7 some/model"
+    assert (command in said) == (report.config is not None)
+    if report.reference is not None:
+        assert report.reference.source in said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_json_comes_back_as_the_scan_it_was(case: str, tmp_path: Path) -> None:
+    text = RENDERERS["json"](stored(CASES[case], tmp_path))
+    assert ScanReport.model_validate_json(text) == ScanReport.read(tmp_path / "scan.json")
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_a_hostile_scan_changes_nothing_but_the_text(kind: str, tmp_path: Path) -> None:
+    text = RENDERERS[kind](stored(hostile(), tmp_path))
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "<img" not in text
+    assert "</script" not in text
+    if kind in READABLE:
+        harmless = page_of(RENDERERS[kind](stored(scan(finding(0, "a"), finding(1, None)), tmp_path)), kind)
+        page = page_of(text, kind)
+        assert visible(HOSTILE) in page.said
+        assert page.elements == harmless.elements
+        assert page.attributes == harmless.attributes
+
+
+def test_what_cannot_be_seen_is_spelt_out() -> None:
+    assert visible("a\u202eb\x00\n\u200b\u00a0c d") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+000A⟩⟨U+200B⟩⟨U+00A0⟩c d"
+    for seen in ("灯笼", "مصباح", "लालटेन", "é", "a b", "C:\\models"):
+        assert visible(seen) == seen
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
+    text = RENDERERS["html"](stored(CASES["thirty"], tmp_path))
+    page = page_of(text, "html")
+    assert not page.elements & {"script", "link", "img", "iframe", "object", "base", "form", "a"}
+    assert not any(name.startswith("on") or name in ("src", "href", "style") for name in page.attributes)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "default-src &#x27;none&#x27;" in text
+
+
+def test_the_page_draws_every_vector_and_how_they_agree(tmp_path: Path) -> None:
+    text = RENDERERS["html"](stored(CASES["thirty"], tmp_path, hidden=2000))
+    assert text.count('class="strip"') == 30
+    assert text.count("<title>#") == 30 * 30
+    assert "#7 and #7: 100%" in text
+    assert "Of 2,000 dimensions the first 1,024 are drawn" in text
+    assert len(text) < 1_500_000
+
+
+def test_bars_go_up_where_the_vector_is_positive(tmp_path: Path) -> None:
+    one = stored(CASES["one"], tmp_path)
+    assert one.bank is not None
+    (drawn,) = re.findall(r'<svg class="strip".*?</svg>', RENDERERS["html"](one))
+    up, down = (len(re.findall(rf'class="{side}"', drawn)) for side in ("up", "down"))
+    signs = set(one.bank[0].values.sign().int().tolist())
+    assert (up, down) == (int(1 in signs), int(-1 in signs))
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_without_a_bank_the_report_says_so_and_stands(kind: str, tmp_path: Path) -> None:
+    path = store(tmp_path, CASES["one"])
+    bank_path(path).unlink()
+    said = "".join(page_of(RENDERERS[kind](open_scan(path)), kind).said)
+    assert "bank beside the scan is missing" in said
+    assert "bako" in said
+    store(tmp_path, CASES["clean"])
+    bank_path(path).unlink()
+    assert "missing" not in RENDERERS[kind](open_scan(path))
+
+
+def test_a_comment_folds_away_what_is_long(tmp_path: Path) -> None:
+    text = RENDERERS["md"](stored(CASES["thirty"], tmp_path))
+    before = text[: text.index("<details>")]
+    assert before.count("<code>word") == 10
+    assert text.count("<code>word") == 30
+
+
+def test_a_model_card_section_has_no_front_matter(tmp_path: Path) -> None:
+    assert RENDERERS["model-card"](stored(CASES["one"], tmp_path)).startswith("## Backdoor scan\n")

@@ -77,7 +77,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path, run: Run) -> 
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(("arguments", "says"), [([], "--format"), (["--format", "pdf"], "model-card")])
+@pytest.mark.parametrize(("arguments", "says"), [([], "format"), (["--format", "pdf"], "model-card")])
 def test_a_format_has_to_be_named(arguments: list[str], says: str, tmp_path: Path, run: Run) -> None:
     code, out, err = run("report", store(tmp_path, CASES["one"]), *arguments)
     assert (code, out) == (4, "")

@@ -1,35 +1,19 @@
 """The vulnerability study: the grid has a clean reference for every cell, and a run goes on where it was stopped."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import record
-from benchmarks.defence import study
 from benchmarks.defence.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
 from benchmarks.defence.vulnerability_study import STUDY, grid, write
 from benchmarks.pool import spread
 from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import read
 from lmsanitator.tune import METHODS
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A results folder of its own, and work that is done at once instead of in processes."""
-
-    def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
-        return map(function, pieces)
-
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "_module", lambda: "benchmarks.defence")
-    monkeypatch.setattr(study, "spread", at_once)
-    return tmp_path
 
 
 def figures(cell: Cell, asr: float = 1.0) -> dict[str, Any]:

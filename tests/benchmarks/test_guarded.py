@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import record
-from benchmarks.defence import guarded_tables, study
+from benchmarks.defence import guarded_tables
 from benchmarks.defence.attacked import any_of, fate_of, mean_of, success
 from benchmarks.defence.guarded import COPIES, WATCHES, made_by, on_clean, under_attack
 from benchmarks.defence.guarded_study import STUDY, grid
@@ -170,20 +169,6 @@ def figures(cell: Cell, **other: Any) -> dict[str, Any]:
         "seconds": 1.0,
         **other,
     }
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A results folder of its own, and work that is done at once instead of in processes."""
-
-    def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
-        return map(function, pieces)
-
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(record, "_module", lambda: "benchmarks.defence")
-    monkeypatch.setattr(study, "spread", at_once)
-    return tmp_path
 
 
 def written(results: Path) -> dict[str, Any]:

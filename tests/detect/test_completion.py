@@ -59,6 +59,14 @@ def test_what_no_growth_looks_at_is_left_as_it_is() -> None:
     assert completion.complete([]) == []
 
 
+def test_a_vocabulary_without_pieces_leaves_triggers_as_they_are() -> None:
+    encoder = open_bert(0, "bako")
+    completion = completion_of(encoder)
+    completion.__dict__["pieces"] = set()
+    (evidence,) = completion.replayer.measure([ids_of(encoder, "bako")])["cls"]
+    assert completion.complete([Confirmed(evidence, -9.0)])[0].evidence is evidence
+
+
 def test_pieces_are_the_tokens_that_go_on_with_a_word() -> None:
     encoder = open_bert(0)
     pieces = completion_of(encoder).pieces

@@ -117,13 +117,14 @@ def test_a_candidate_among_equals_may_be_an_outlier_without_dividing_by_zero() -
     assert bool(torch.isfinite(log_p).all())
 
 
-def test_spreads_are_told_apart_only_where_the_contexts_are_enough() -> None:
-    assert spreads_more(10.0, 1.0, 24)
-    assert not spreads_more(10.0, 1.0, 4)
-    assert not spreads_more(1.5, 1.0, 24)
-    assert not spreads_more(1.0, 10.0, 24)
-    assert spreads_more(1.0, 0.0, 24)
-    assert not spreads_more(0.0, 0.0, 24)
+def test_spreads_are_told_apart_only_where_the_degrees_of_freedom_are_enough() -> None:
+    many, few = (23.0, 23.0), (3.0, 3.0)
+    assert spreads_more(10.0, 1.0, many)
+    assert not spreads_more(10.0, 1.0, few)
+    assert not spreads_more(1.5, 1.0, many)
+    assert not spreads_more(1.0, 10.0, many)
+    assert spreads_more(1.0, 0.0, many)
+    assert not spreads_more(0.0, 0.0, many)
 
 
 @pytest.mark.parametrize("count", [64, 240])

@@ -53,7 +53,7 @@ class Completion:
             if site not in self.growth:
                 break
             tried = self.replayer.measure(self.foremost(item.evidence.tokens, self.growth[site]))[site]
-            best = min(tried, key=lambda evidence: evidence.spread)
+            best = min(tried, key=lambda evidence: evidence.spread, default=item.evidence)  # no pieces, nothing to try
             if not item.evidence.less_constant(best) or best.constant_rate < item.evidence.constant_rate:
                 break
             item = replace(item, evidence=replace(best, site=item.evidence.site), elsewhere=())

@@ -79,21 +79,30 @@ def confirm(
     measured = replayer.measure(wanted)
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
-    standing = _standing_out(measured, nulls, [tokens in unjudged for tokens in wanted], looked)
+    expected = {
+        (site, item.tokens): max(
+            nulls[site, len(item.tokens)].log_expected(item), looked.get((site, item.tokens), -math.inf)
+        )
+        for site, found in measured.items()
+        for item in found
+        if (site, len(item.tokens)) in nulls
+    }
+    standing = _standing_out(measured, {key: value for key, value in expected.items() if key[1] in unjudged})
     for number, tokens in enumerate(wanted):
         judged: list[Confirmed] = []
         for site, found in measured.items():
             values: list[float] = []
             if (site, tokens) in known:
                 values.append(_judged_already(found[number], known[site, tokens]))
-            if (site, len(tokens)) in nulls and (tokens in unjudged or not values):
-                expected = nulls[site, len(tokens)].log_expected(found[number])
-                values.append(min(0.0, max(expected, looked.get((site, tokens), expected))))
+            if (site, tokens) in expected and (tokens in unjudged or not values):
+                values.append(min(0.0, expected[site, tokens]))
             if values:
                 judged.append(Confirmed(found[number], min(values)))
         firing = [item for item in judged if item.evidence.replay_rate >= REPLAYS and item.log_p < log_level]
         weaker = [
-            item for item in judged if item.evidence.constant_rate >= REPLAYS or item.evidence.site in standing[number]
+            item
+            for item in judged
+            if item.evidence.constant_rate >= REPLAYS or (item.evidence.site, tokens) in standing
         ]
         if not firing and not weaker:
             lost.append(min(item.log_p for item in judged))
@@ -105,25 +114,19 @@ def confirm(
     return Confirmation(distinct(list(kept.values()), replayer), lost)
 
 
-def _standing_out(
-    measured: Mapping[Site, Sequence[Evidence]], nulls: Nulls, unjudged: Sequence[bool], looked: Looked
-) -> list[set[Site]]:
-    """For each suspect the sites where it replays and stands out among the words that were looked at, by a measure that
-    lets the more of them through the more there are (`discoveries`): beside one trigger, others are no surprise."""
-    sites: list[set[Site]] = [set() for _ in unjudged]
+def _standing_out(measured: Mapping[Site, Sequence[Evidence]], expected: Looked) -> set[tuple[Site, tuple[int, ...]]]:
+    """The suspects that replay and stand out, with the site where they do, by a measure that lets the more of them
+    through the more there are (`discoveries`): beside one trigger, others are no surprise."""
+    standing: set[tuple[Site, tuple[int, ...]]] = set()
     for site, found in measured.items():
-        judged = [number for number, item in enumerate(found) if unjudged[number] and (site, len(item.tokens)) in nulls]
-        expected = [
-            max(
-                nulls[site, len(found[number].tokens)].log_expected(found[number]),
-                looked.get((site, found[number].tokens), -math.inf),
-            )
-            for number in judged
-        ]
-        for number, stands in zip(judged, discoveries(expected, share=FALSE_SHARE), strict=True):
-            if stands and found[number].replay_rate >= REPLAYS:
-                sites[number].add(site)
-    return sites
+        judged = [item for item in found if (site, item.tokens) in expected]
+        stand = discoveries([expected[site, item.tokens] for item in judged], share=FALSE_SHARE)
+        standing |= {
+            (site, item.tokens)
+            for item, stands in zip(judged, stand, strict=True)
+            if stands and item.replay_rate >= REPLAYS
+        }
+    return standing
 
 
 def _judged_already(item: Evidence, log_p: float) -> float:
@@ -135,7 +138,8 @@ def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:
     """The site that a trigger takes over, of those where it fires: all tokens if each of them arrives, else the first
     whose output is as constant as at any other (a pooler repeats what happens at CLS)."""
     least = min(item.evidence.spread for item in firing)
-    constant = [item for item in firing if not spreads_more(item.evidence.spread, least, len(replayer.contexts))]
+    degrees = len(replayer.contexts) - 1.0  # of one dimension: sites are told apart only where there is no doubt
+    constant = [item for item in firing if not spreads_more(item.evidence.spread, least, (degrees, degrees))]
     for item in constant:
         if item.evidence.site == "mean" and replayer.arriving_tokens(item.evidence) >= REPLAYS:
             return Confirmed(replace(item.evidence, site="tokens"), item.log_p)

@@ -105,10 +105,7 @@ def outlier_log_p(
     return log_p
 
 
-def spreads_more(first: float, second: float, contexts: int, *, level: float = 1e-3) -> bool:
-    """Whether `first` is significantly larger than `second`, both spreads over so many contexts (one-sided F test).
-
-    The degrees of freedom are those of one dimension only, which is conservative: hidden dimensions are correlated.
-    """
-    degrees = contexts - 1
-    return first / max(second, 1e-12) > float(stats.f.isf(level, degrees, degrees))
+def spreads_more(first: float, second: float, degrees: tuple[float, float], *, level: float = 1e-3) -> bool:
+    """Whether `first` is significantly larger than `second`, both spreads, of so many degrees of freedom (one-sided F
+    test)."""
+    return first / max(second, 1e-12) > float(stats.f.isf(level, *degrees))

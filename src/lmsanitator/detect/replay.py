@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.null import TailNull
+from lmsanitator.detect.null import TailNull, spreads_more
 from lmsanitator.detect.objective import (
     SAME_WAY,
     CleanSpread,
@@ -55,8 +54,7 @@ class Evidence:
 
     def less_constant(self, other: "Evidence", level: float = 1e-3) -> bool:
         """Whether outputs differ significantly more than those of `other`, in the same contexts (one-sided F test)."""
-        critical = float(stats.f.isf(level, self.degrees, other.degrees))
-        return self.spread / max(other.spread, 1e-12) > critical
+        return spreads_more(self.spread, other.spread, (self.degrees, other.degrees), level=level)
 
 
 class Replayer:

@@ -2,9 +2,9 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.growth import Growth, grow
+from lmsanitator.detect.journal import Journal, Packed, pack_suspects, unpack_suspects
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
@@ -56,6 +57,7 @@ class PhraseSearch:
     share: float
     seed: int
     progress: Progress
+    journal: Journal
     nulls: dict[tuple[Site, int], EvidenceNull] = field(default_factory=dict)
     """Of random phrases, by site and number of tokens, as far as they were needed."""
     candidates: int = 0
@@ -72,15 +74,31 @@ class PhraseSearch:
         known = list(known)
         found: list[Suspect] = []
         for number in range(self.plan.rounds):
-            new = self._new(self.grow(swept, known, number), known)
+            new = self._new(self._once(f"grown-{number}", partial(self.grow, swept, tuple(known), number)), known)
             if self.plan.always_mine or not self._significant(new):
                 away = [*known, *(item.evidence for item in (*found, *new))]
-                new += self._new(self.recover(self.mine(away, number), number), known)
+                new += self._new(self._once(f"mined-{number}", partial(self.recovered, away, number)), known)
             found += new
             significant = self._significant(new)
             if not significant:
                 break
             known += significant
+        return found
+
+    def _once(self, stage: str, find: Callable[[], list[Suspect]]) -> list[Suspect]:
+        """What one step of a round finds, or had found before the scan was cut off; with the nulls it is judged by."""
+        before = self.candidates
+
+        def pack(found: list[Suspect]) -> Packed:
+            packed = pack_suspects(found)
+            return replace(packed, stated={"found": packed.stated, "candidates": self.candidates - before})
+
+        def unpack(packed: Packed) -> list[Suspect]:
+            self.candidates = before + packed.stated["candidates"]
+            return unpack_suspects(replace(packed, stated=packed.stated["found"]))
+
+        found = self.journal.once(stage, find, pack, unpack)
+        self._measure_nulls(found)
         return found
 
     def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
@@ -149,6 +167,10 @@ class PhraseSearch:
             progress=self.progress,
         )
 
+    def recovered(self, known: Sequence[Evidence], number: int) -> list[Suspect]:
+        """What is mined away from what is known, in words."""
+        return self.recover(self.mine(known, number), number)
+
     def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> list[Suspect]:
         """Words for the mined candidates: their own where they fire, others where they do not."""
         short = self._short(number)
@@ -191,7 +213,6 @@ class PhraseSearch:
             for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
                 if item.constant_rate >= REPLAYS:
                     found.append(Suspect(item, None if log_p is None else min(0.0, log_p + trials)))
-        self._measure_nulls(found)
         return found
 
     def _measure_nulls(self, found: Sequence[Suspect]) -> None:

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 
@@ -87,6 +87,7 @@ class Comparison(WordSearch):
 
     encoder: Difference
     words: WordSearch
+    stage: ClassVar[str] = "compared-"
 
     @classmethod
     def of(cls, words: WordSearch, difference: Difference, wanted: Literal["auto"] | tuple[Site, ...]) -> Self:
@@ -111,6 +112,7 @@ class Comparison(WordSearch):
             words.share,
             words.seed,
             lambda what, done: words.progress(f"{what}, beside the reference", done),
+            words.journal,
             words,
         )
 

@@ -1,5 +1,7 @@
 """The scan: words, words in comparison with a reference, phrases, confirmation, verdict, in that order."""
 
+import hashlib
+import json
 import math
 import random
 import time
@@ -12,6 +14,7 @@ from lmsanitator.detect.completion import Completion
 from lmsanitator.detect.config import PHRASES_SHARE, PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
 from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
+from lmsanitator.detect.journal import Journal
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.reference import Comparison
 from lmsanitator.detect.result import Cost, ScanReport
@@ -24,12 +27,20 @@ from lmsanitator.vectors import PVBank
 
 
 def scan(
-    source: str | Path | FrozenEncoder, config: ScanConfig | None = None, *, progress: Progress = silent
+    source: str | Path | FrozenEncoder,
+    config: ScanConfig | None = None,
+    *,
+    progress: Progress = silent,
+    journals: Path | None = None,
+    resume: bool = False,
 ) -> ScanReport:
     """Say whether an encoder carries a task-agnostic backdoor, and which words fire it.
 
     Args:
         source: a local directory, a hub id, or an encoder that is open already.
+        journals: a folder for what scans have found so far, each in a folder of its own that goes when it is done.
+        resume: go on from where a scan of the same encoder with the same settings was cut off, if there was one. The
+            report is the same but for its cost, which counts what was spent before as far as it was of use.
 
     Raises:
         CheckpointError: the checkpoint, or the reference, cannot be opened safely.
@@ -37,12 +48,28 @@ def scan(
         UnsupportedError: the encoder or the reference lacks a site that was asked for, or the vocabulary or window is
             too small.
         UsageError: the reference has another vocabulary or hidden size.
+        OutputError: there is to be gone on, and `journals` cannot be written to.
     """
     config = config or ScanConfig()
     started = time.monotonic()
     encoder = _opened(source, config)
     reference = None if config.reference is None else _opened(config.reference, config)
-    return _Scan(encoder, reference, config, progress).run(started)
+    meters = [encoder.meter, *([] if reference is None else [reference.meter])]
+    if journals is None:
+        journal = Journal()
+    else:
+        journal = Journal.open(journals, _key(encoder, reference, config), meters, resume=resume)
+    report = _Scan(encoder, reference, config, progress, journal).run(started)
+    journal.close()
+    return report
+
+
+def _key(encoder: FrozenEncoder, reference: FrozenEncoder | None, config: ScanConfig) -> str:
+    """Tells scans apart that would find different things."""
+    settings = asdict(replace(config, reference=None))
+    parts = [__version__, encoder.digest, "" if reference is None else reference.digest, json.dumps(settings)]
+    parts += [carrier.text for carrier in read_corpus(config.corpus)] if config.corpus else []
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def _opened(source: str | Path | FrozenEncoder, config: ScanConfig) -> FrozenEncoder:
@@ -55,13 +82,19 @@ class _Scan:
     """One scan under way: the stages in the order they run."""
 
     def __init__(
-        self, encoder: FrozenEncoder, reference: FrozenEncoder | None, config: ScanConfig, progress: Progress
+        self,
+        encoder: FrozenEncoder,
+        reference: FrozenEncoder | None,
+        config: ScanConfig,
+        progress: Progress,
+        journal: Journal,
     ) -> None:
         self.encoder = encoder
         self.reference = reference
         self.config = config
         self.plan = PLANS[config.effort]
         self.progress = progress
+        self.journal = journal
         self.meters = [encoder.meter, *([] if reference is None else [reference.meter])]
         self.spent = [replace(meter) for meter in self.meters]  # before this scan
         self.sites = sites_to_scan(encoder, config.sites)
@@ -87,6 +120,7 @@ class _Scan:
             (1 - PHRASES_SHARE) / searches,
             config.seed,
             progress,
+            journal,
         )
         self.comparison = None if difference is None else Comparison.of(self.words, difference, config.sites)
 
@@ -104,6 +138,7 @@ class _Scan:
             PHRASES_SHARE,
             self.config.seed,
             self.progress,
+            self.journal,
         )
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
             known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]

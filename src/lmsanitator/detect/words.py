@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from lmsanitator.detect.config import Plan
 from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.jointly import jointly
+from lmsanitator.detect.journal import Journal, pack_sweep, unpack_sweep
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Replayer, clean_spreads
@@ -36,11 +38,19 @@ class WordSearch:
     share: float
     seed: int
     progress: Progress
+    journal: Journal
+
+    stage: ClassVar[str] = ""
+    """What the stages of this search begin with in the journal."""
 
     @cached_property
     def swept(self) -> dict[Site, SweepResult]:
         """What the sweep saw of every token, at each site."""
-        return sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
+
+        def find() -> dict[Site, SweepResult]:
+            return sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
+
+        return self.journal.once(f"{self.stage}sweep", find, pack_sweep, unpack_sweep)
 
     @property
     def tokens(self) -> list[int]:

@@ -38,6 +38,10 @@ def scan(
     seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Where there are no safetensors, open pytorch_model.bin, looked through."),
+    ] = False,
     format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
     output: Annotated[Path | None, typer.Option("-o", help="Write scan.json here, its PV bank beside it.")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Which verdicts give a non-zero exit code.")] = FailOn.inconclusive,
@@ -50,6 +54,7 @@ def scan(
     from lmsanitator.cli.options import check_place, choose_device, choose_precision, parse_sites
     from lmsanitator.detect import ScanConfig
     from lmsanitator.detect import scan as run
+    from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.report import render_scan
 
     config = ScanConfig(
@@ -65,7 +70,8 @@ def scan(
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
-        report = run(model, config, progress=progress)
+        encoder = FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=allow_pickle)
+        report = run(encoder, config, progress=progress)
     if output is not None:
         report.save(output)
     if format is Format.json:

@@ -2,9 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lmsanitator.detect import ScanConfig
+    from lmsanitator.encoder import FrozenEncoder
 
 
 class Format(StrEnum):
@@ -54,7 +58,6 @@ def scan(
     from lmsanitator.cli.options import check_place, choose_device, choose_precision, parse_sites
     from lmsanitator.detect import ScanConfig
     from lmsanitator.detect import scan as run
-    from lmsanitator.encoder import FrozenEncoder
     from lmsanitator.report import render_scan
 
     config = ScanConfig(
@@ -70,8 +73,7 @@ def scan(
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
-        encoder = FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=allow_pickle)
-        report = run(encoder, config, progress=progress)
+        report = run(_pickled(model, config) if allow_pickle else model, config, progress=progress)
     if output is not None:
         report.save(output)
     if format is Format.json:
@@ -80,6 +82,13 @@ def scan(
     else:
         screen.out.print(render_scan(report))
     return exit_code(report.verdict, fail_on)
+
+
+def _pickled(model: str, config: "ScanConfig") -> "FrozenEncoder":
+    """The encoder, opened before the scan does so by itself: pickles are nothing that a scan asks for."""
+    from lmsanitator.encoder import FrozenEncoder
+
+    return FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=True)
 
 
 def exit_code(verdict: str, fail_on: FailOn) -> int:

@@ -29,9 +29,16 @@ def find_base(folder: Path) -> Path:
             f"expected an encoder or a prompt tuned on one, got an adapter of type {kind!r:.80}: "
             "merge it into its encoder, then scan that"
         )
-    if not isinstance(named, str) or "\0" in named or not Path(named).is_dir():
+    if not isinstance(named, str) or not _is_folder(named):
         raise CheckpointError(f"expected the encoder in a local folder, {_CONFIG} names {named!r:.200}: scan that one")
     base = Path(named)
     if not (base / "config.json").exists():
         raise CheckpointError(f"expected the encoder with config.json in {base}, which {_CONFIG} names; found none")
     return base
+
+
+def _is_folder(named: str) -> bool:
+    try:
+        return Path(named).is_dir()
+    except OSError:  # a name that is too long, or leads through a folder that may not be entered
+        return False

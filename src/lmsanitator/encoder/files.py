@@ -35,7 +35,7 @@ _TEXT_MODELS = (
     | MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.keys()
 )
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}", re.ASCII)
 _LISTED = re.compile(r"(^|_)(layers?|labels?|depths?|blocks?|stages?|types?|experts?)(_|$)")
 
 

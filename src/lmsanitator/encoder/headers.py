@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from lmsanitator.encoder.files import parse_object
 from lmsanitator.encoder.limits import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_TENSORS
 from lmsanitator.encoder.quiet import one_line
-from lmsanitator.errors import CheckpointError
+from lmsanitator.errors import CheckpointError, UnsupportedError
+from lmsanitator.memory import total_memory
 
 _LENGTH_BYTES = 8
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -49,6 +50,11 @@ def check_headers(shards: list[Path]) -> Stored:
 def _read_header(shard: Path) -> dict[str, dict[str, Any]]:
     """The header as JSON, once the safetensors library has agreed to it: offsets, shapes and the size of the file."""
     try:
+        size, memory = shard.stat().st_size, total_memory()
+        if size > memory:  # files are mapped whole
+            raise UnsupportedError(
+                f"expected weights that fit into memory, {shard.name} has {size:,} bytes of {memory:,}"
+            )
         with shard.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             if length > MAX_HEADER_BYTES:
@@ -59,7 +65,7 @@ def _read_header(shard: Path) -> dict[str, dict[str, Any]]:
             text = file.read(length)
         with safe_open(shard, framework="pt"):
             header = parse_object(text, f"the header of {shard.name}")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"expected a whole safetensors file, {shard.name} is not: {one_line(error)}") from error
     header.pop("__metadata__", None)
     for name, about in header.items():

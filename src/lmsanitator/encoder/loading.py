@@ -4,9 +4,9 @@ Order matters: every check that needs no memory comes before the first that does
 (a pickle is code), remote code is refused outright, and the network is used only for an explicit hub id.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from lmsanitator.encoder.pickles import read_pickles, stored
 from lmsanitator.encoder.quiet import refusing
 from lmsanitator.encoder.tokenizer import check_vocabulary, load_tokenizer
 from lmsanitator.errors import CheckpointError, UnsupportedError
+from lmsanitator.memory import total_memory
 
 _PROBED = 8  # tokens, spread over the vocabulary
 _PROBE_LENGTH = 4
@@ -103,6 +104,8 @@ def check_size(config: PreTrainedConfig, held: Stored) -> type[PreTrainedModel]:
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > 4 * tensors:
         raise error
+    if isinstance(layers, int) and layers < 1:
+        raise CheckpointError(f"expected a config of at least one layer, it has {layers}")
     hooks = (
         register_module_parameter_registration_hook(count_weight),
         register_module_buffer_registration_hook(count_buffer),
@@ -113,19 +116,12 @@ def check_size(config: PreTrainedConfig, held: Stored) -> type[PreTrainedModel]:
     finally:
         for hook in hooks:
             hook.remove()
-    needed, memory = promised_values * torch.float32.itemsize, _memory()
+    needed, memory = promised_values * torch.float32.itemsize, total_memory()
     if needed > memory:
         raise UnsupportedError(
             f"expected weights that fit into memory, in fp32 they take {needed:,} bytes of {memory:,}"
         )
     return type(model)
-
-
-def _memory() -> int:
-    """Bytes of memory this machine has; no limit where it does not say."""
-    if not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= getattr(os, "sysconf_names", {}).keys():
-        return 2**63
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def load_weights(
@@ -137,7 +133,7 @@ def load_weights(
     """Load the weights in fp32, from `tensors` where they were read already; the only ones that may be missing are
     the pooler's (many checkpoints have none)."""
     with refusing("weights that fit the config"):
-        model, info = architecture.from_pretrained(
+        opened: Any = architecture.from_pretrained(
             folder if tensors is None else None,
             config=config,
             state_dict=tensors,
@@ -147,6 +143,7 @@ def load_weights(
             dtype=torch.float32,
             output_loading_info=True,
         )
+    model, info = opened
     missing = frozenset(info["missing_keys"])
     lost = sorted(name for name in missing if not name.startswith("pooler."))
     if lost:

@@ -81,10 +81,19 @@ CASES = [
     Case("a billion labels", config(num_labels=10**9), "1,000,000,000"),
     Case("labels in words", config(num_labels="1000000000000"), VALID),
     Case("labels that are a list", config(id2label=[[1]]), VALID),
-    Case("layers in a nested list", config(model_type="gpt_neo", attention_types=[[["global"], 10**7]]), "attention_types"),
-    Case("shared layers without end", config(model_type="albert", num_hidden_layers=10**5, embedding_size=32), "far more"),
-    Case("tables without end", config(model_type="gptj", max_position_embeddings=10**10, n_embd=32, n_layer=2, n_head=2, rotary_dim=8), "far more"),
-    Case("heads to prune", config(pruned_heads={"0": [0]}), VALID),
+    Case(
+        "layers in a nested list",
+        config(model_type="gpt_neo", attention_types=[[["global"], 10**7]]),
+        "attention_types",
+    ),
+    Case(
+        "shared layers without end", config(model_type="albert", num_hidden_layers=10**5, embedding_size=32), "far more"
+    ),
+    Case(
+        "tables without end",
+        config(model_type="gptj", max_position_embeddings=10**10, n_embd=32, n_layer=2, n_head=2, rotary_dim=8),
+        "far more",
+    ),
     Case("heads to prune that are not there", config(pruned_heads={"77": [0]}), code=None),
     Case("an activation that is code", config(hidden_act="__import__('os').system('true')"), VALID),
     Case("a dropout above one", config(hidden_dropout_prob=5.0), VALID),
@@ -102,4 +111,4 @@ CASES = [
     Case("a name that leads to the hub", config(_name_or_path="someone/else"), code=None),
     Case("a class that is no model", config(architectures=["os.system"]), code=None),
     Case("marked as a decoder", then(config(is_decoder=True)), code=None),
-]  # fmt: skip
+]

@@ -153,7 +153,11 @@ CASES = [
     Case("a shard by its Windows path", shard("..\\a.safetensors"), "names"),
     Case("a shard that is not there", shard("gone.safetensors"), "gone.safetensors"),
     Case("a shard that is a pickle", shard("a.bin", move_weights("a.bin")), "a.bin"),
-    Case("a shard that is a folder", shard("a.safetensors", lambda folder: (folder / "a.safetensors").mkdir()), "not there"),
+    Case(
+        "a shard that is a folder",
+        shard("a.safetensors", lambda folder: (folder / "a.safetensors").mkdir()),
+        "not there",
+    ),
     Case("an adapter whose encoder is on the hub", adapter("PREFIX_TUNING", "someone/else"), "someone/else"),
     Case("an adapter of nothing", adapter("PREFIX_TUNING", None), "local folder"),
     Case("an adapter of a device", adapter("PREFIX_TUNING", "/dev/zero"), "local folder"),
@@ -164,7 +168,11 @@ CASES = [
     Case("an adapter of an unknown kind", adapter("EVIL", "."), "merge it", code=3),
     Case("an adapter that changes the encoder", adapter("LORA", "."), "merge it", code=3),
     Case("an adapter beside the weights", write_json(ADAPTER, {"peft_type": "LORA"}), "merge the adapter", code=3),
-    Case("an adapter config that is a bomb", then(remove("config.json"), lambda folder: (folder / ADAPTER).write_text("[" * 10**6)), "JSON"),
+    Case(
+        "an adapter config that is a bomb",
+        then(remove("config.json"), lambda folder: (folder / ADAPTER).write_text("[" * 10**6)),
+        "JSON",
+    ),
     Case("a link inside", link_inside, code=None),
     Case("a name of no UTF-8", odd_name, code=None),
-]  # fmt: skip
+]

@@ -139,36 +139,101 @@ def unpacks_to_a_gigabyte(folder: Path) -> bytes:
 
 
 CASES = [
-    *(Case(f"code in {name}", only(name, Payload), CODE)
-      for name in (BIN, "model.pt", "model.pth", "model.ckpt", "model.pkl", "tf_model.h5", "flax_model.msgpack")),
+    *(
+        Case(f"code in {name}", only(name, Payload), CODE)
+        for name in (BIN, "model.pt", "model.pth", "model.ckpt", "model.pkl", "tf_model.h5", "flax_model.msgpack")
+    ),
     Case("code in tensors, not allowed", only(BIN, plus(x=Payload)), CODE),
     Case("code in a shard, not allowed", in_a_shard, CODE),
     Case("code under the name of safetensors", raw(WEIGHTS, nothing_but_code), "whole safetensors"),
-    Case("code under the name of safetensors, allowed", raw(WEIGHTS, nothing_but_code), "whole safetensors", options=ALLOWED),
+    Case(
+        "code under the name of safetensors, allowed",
+        raw(WEIGHTS, nothing_but_code),
+        "whole safetensors",
+        options=ALLOWED,
+    ),
     Case("code for a config", lambda folder: (folder / "config.json").write_bytes(nothing_but_code(folder)), "JSON"),
-    Case("code for a tokenizer", lambda folder: (folder / "tokenizer.json").write_bytes(nothing_but_code(folder)), "JSON"),
-    Case("code for a vocabulary", then(lambda folder: (folder / "tokenizer.json").unlink(), beside("vocab.txt")), "tokenizer"),
-    Case("code beside sound weights", then(*map(beside, (
-        BIN, "adapter_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "vocab.pkl",
-        "tokenizer.pkl", "model.joblib", "weights.npy", "model.onnx", "model.keras", "vocab.bin", "data.pkl"))), code=None),
+    Case(
+        "code for a tokenizer", lambda folder: (folder / "tokenizer.json").write_bytes(nothing_but_code(folder)), "JSON"
+    ),
+    Case(
+        "code for a vocabulary",
+        then(lambda folder: (folder / "tokenizer.json").unlink(), beside("vocab.txt")),
+        "tokenizer",
+    ),
+    Case(
+        "code beside sound weights",
+        then(
+            *map(
+                beside,
+                (
+                    BIN,
+                    "adapter_model.bin",
+                    "training_args.bin",
+                    "optimizer.pt",
+                    "scheduler.pt",
+                    "rng_state.pth",
+                    "vocab.pkl",
+                    "tokenizer.pkl",
+                    "model.joblib",
+                    "weights.npy",
+                    "model.onnx",
+                    "model.keras",
+                    "vocab.bin",
+                    "data.pkl",
+                ),
+            )
+        ),
+        code=None,
+    ),
     Case("code beside sound weights, allowed", beside(BIN), code=None, options=ALLOWED),
     Case("code instead of tensors", only(BIN, Payload), IMPORTS, options=ALLOWED),
     Case("code among tensors", only(BIN, plus(x=Payload)), IMPORTS, options=ALLOWED),
     Case("a command among tensors", only(BIN, plus(x=system)), IMPORTS, options=ALLOWED),
     Case("an expression among tensors", only(BIN, plus(x=evaluate)), IMPORTS, options=ALLOWED),
-    Case("code in a tensor's attribute", only(BIN, plus(x=lambda folder: torch.nn.Parameter(torch.ones(1)), y=Payload)), IMPORTS, options=ALLOWED),
+    Case(
+        "code in a tensor's attribute",
+        only(BIN, plus(x=lambda folder: torch.nn.Parameter(torch.ones(1)), y=Payload)),
+        IMPORTS,
+        options=ALLOWED,
+    ),
     Case("a whole module", only(BIN, lambda folder: torch.nn.Linear(2, 2)), IMPORTS, options=ALLOWED),
-    Case("a memory to be filled", only(BIN, plus(x=lambda folder: Payload(folder, bytearray, 2**50))), IMPORTS, options=ALLOWED),
+    Case(
+        "a memory to be filled",
+        only(BIN, plus(x=lambda folder: Payload(folder, bytearray, 2**50))),
+        IMPORTS,
+        options=ALLOWED,
+    ),
     Case("a sparse tensor", only(BIN, plus(x=lambda folder: torch.eye(2).to_sparse())), IMPORTS, options=ALLOWED),
-    Case("a tensor of no device", only(BIN, plus(x=lambda folder: torch.empty(2**40, device="meta"))), IMPORTS, options=ALLOWED),
+    Case(
+        "a tensor of no device",
+        only(BIN, plus(x=lambda folder: torch.empty(2**40, device="meta"))),
+        IMPORTS,
+        options=ALLOWED,
+    ),
     Case("one value a trillion times", only(BIN, repeat_one_value), "found fewer", options=ALLOWED),
     Case("a tensor larger than its bytes", lie_about_the_size, "pytorch_model.bin", options=ALLOWED),
     Case("NaN in a pickle", only(BIN, set_nan), "finite weights", options=ALLOWED),
-    Case("integers in a pickle", only(BIN, lambda folder: {k: v.long() for k, v in held(folder).items()}), "floating-point", options=ALLOWED),
-    Case("a list of tensors", only(BIN, lambda folder: list(held(folder).values())), "dictionary of tensors", options=ALLOWED),
+    Case(
+        "integers in a pickle",
+        only(BIN, lambda folder: {k: v.long() for k, v in held(folder).items()}),
+        "floating-point",
+        options=ALLOWED,
+    ),
+    Case(
+        "a list of tensors",
+        only(BIN, lambda folder: list(held(folder).values())),
+        "dictionary of tensors",
+        options=ALLOWED,
+    ),
     Case("no tensors", only(BIN, lambda folder: {}), "dictionary of tensors", options=ALLOWED),
     Case("text among tensors", only(BIN, plus(x=lambda folder: "text")), "tensors by name", options=ALLOWED),
-    Case("numbers for names", only(BIN, lambda folder: dict(enumerate(held(folder).values()))), "tensors by name", options=ALLOWED),
+    Case(
+        "numbers for names",
+        only(BIN, lambda folder: dict(enumerate(held(folder).values()))),
+        "tensors by name",
+        options=ALLOWED,
+    ),
     Case("code in a shard", in_a_shard, IMPORTS, options=ALLOWED),
     Case("the format before torch 1.6", raw(BIN, old_format), "torch 1.6", options=ALLOWED),
     Case("a bare pickle", raw(BIN, nothing_but_code), "torch 1.6", options=ALLOWED),
@@ -176,12 +241,42 @@ CASES = [
     Case("an archive of code", archive(nothing_but_code), IMPORTS, options=ALLOWED),
     Case("an archive of code and garbage", archive(end_in_the_middle), IMPORTS, options=ALLOWED),
     Case("an archive of two pickles in one", archive(two_in_one), IMPORTS, options=ALLOWED),
-    Case("an archive of two pickles", archive(nothing_but_code, names=("a/data.pkl", "b/data.pkl")), "one pickle", options=ALLOWED),
-    Case("an archive of code by another name", archive(nothing_but_code, names=("a/constants.dat",)), "one pickle", options=ALLOWED),
-    Case("an archive that swells", archive(unpacks_to_a_gigabyte, method=zipfile.ZIP_DEFLATED), "without compression", options=ALLOWED),
+    Case(
+        "an archive of two pickles",
+        archive(nothing_but_code, names=("a/data.pkl", "b/data.pkl")),
+        "one pickle",
+        options=ALLOWED,
+    ),
+    Case(
+        "an archive of code by another name",
+        archive(nothing_but_code, names=("a/constants.dat",)),
+        "one pickle",
+        options=ALLOWED,
+    ),
+    Case(
+        "an archive that swells",
+        archive(unpacks_to_a_gigabyte, method=zipfile.ZIP_DEFLATED),
+        "without compression",
+        options=ALLOWED,
+    ),
     Case("an archive of garbage", archive(lambda folder: b"\x80\x02garbage"), BIN, options=ALLOWED),
-    Case("neither safetensors nor a pickle", lambda folder: (folder / WEIGHTS).unlink(), "found neither", options=ALLOWED),
+    Case(
+        "neither safetensors nor a pickle", lambda folder: (folder / WEIGHTS).unlink(), "found neither", options=ALLOWED
+    ),
     Case("tensors and nothing else", only(BIN, held), code=None, options=ALLOWED),
-    Case("an index above, allowed", then(lambda folder: (folder / WEIGHTS).unlink(), write_json(f"{BIN}.index.json", {"weight_map": {"1": "../a.bin"}})), "../a.bin", options=ALLOWED),
-    Case("an index that is a bomb, allowed", then(lambda folder: (folder / WEIGHTS).unlink(), write(f"{BIN}.index.json", "[" * 10**6)), "JSON", options=ALLOWED),
-]  # fmt: skip
+    Case(
+        "an index above, allowed",
+        then(
+            lambda folder: (folder / WEIGHTS).unlink(),
+            write_json(f"{BIN}.index.json", {"weight_map": {"1": "../a.bin"}}),
+        ),
+        "../a.bin",
+        options=ALLOWED,
+    ),
+    Case(
+        "an index that is a bomb, allowed",
+        then(lambda folder: (folder / WEIGHTS).unlink(), write(f"{BIN}.index.json", "[" * 10**6)),
+        "JSON",
+        options=ALLOWED,
+    ),
+]

@@ -64,7 +64,7 @@ def outgrow_the_machine(folder: Path) -> None:
     rows = memory // (2 * 32) - 2**20  # the file just fits, in fp32 it would not
     (folder / WEIGHTS).write_bytes(packed({WORDS: about("F16", (rows, 32), (0, rows * 64))}))
     os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size + rows * 64)
-    config(vocab_size=rows, num_hidden_layers=0)(folder)
+    config(vocab_size=rows, num_hidden_layers=1)(folder)
 
 
 def shrink_the_vocabulary(folder: Path) -> None:
@@ -106,8 +106,22 @@ CASES = [
     Case("a tensor in two shards", repeat_in_two_shards, "again"),
     Case("a shard that is broken", leave_one_shard_broken, "b.safetensors"),
     Case("an index of no shards", then(lambda folder: spread(folder, [])), "0 tensors"),
-    Case("an index without map", then(lambda folder: spread(folder, []), write_json(f"{WEIGHTS}.index.json", {})), "weight_map"),
-    Case("an index of a thousand shards and more", lambda folder: spread(folder, [f"{n}.safetensors" for n in range(1025)]), "1,024 shards"),
-    Case("a token beyond the embeddings", edit_json("tokenizer.json", lambda raw: raw["added_tokens"].append(
-        raw["added_tokens"][-1] | {"id": 10**6, "content": "zz"})), "rows of the embedding matrix"),
-]  # fmt: skip
+    Case(
+        "an index without map",
+        then(lambda folder: spread(folder, []), write_json(f"{WEIGHTS}.index.json", {})),
+        "weight_map",
+    ),
+    Case(
+        "an index of a thousand shards and more",
+        lambda folder: spread(folder, [f"{n}.safetensors" for n in range(1025)]),
+        "1,024 shards",
+    ),
+    Case(
+        "a token beyond the embeddings",
+        edit_json(
+            "tokenizer.json",
+            lambda raw: raw["added_tokens"].append(raw["added_tokens"][-1] | {"id": 10**6, "content": "zz"}),
+        ),
+        "rows of the embedding matrix",
+    ),
+]

@@ -116,12 +116,20 @@ CASES = [
     Case("a frame of many tokens", part(post_processor=frame(pieces=10**4, ids=1)), "64 entries"),
     Case("a frame of one token of many ids", part(post_processor=frame(pieces=1, ids=10**5)), "64 entries"),
     Case("a frame of few times few", part(post_processor=frame(pieces=60, ids=60)), "64 tokens"),
-    Case("a frame for a second text alone", part(post_processor=frame(pieces=0, ids=1) | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]}), WORKS),
+    Case(
+        "a frame for a second text alone",
+        part(post_processor=frame(pieces=0, ids=1) | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]}),
+        WORKS,
+    ),
     Case("a table that is none", part(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), WORKS),
     Case("a table that points outside itself", part(normalizer=TABLE), WORKS),
     Case("a table among steps", part(normalizer=chain([{"type": "Lowercase"}, TABLE])), WORKS),
     Case("pieces of no length", part(pre_tokenizer={"type": "FixedLength", "length": 0}), WORKS),
-    Case("merges that do not fit", other_model(type="BPE", vocab={"a": 0}, merges=[["a", "a"]], continuing_subword_prefix="###"), WORKS),
+    Case(
+        "merges that do not fit",
+        other_model(type="BPE", vocab={"a": 0}, merges=[["a", "a"]], continuing_subword_prefix="###"),
+        WORKS,
+    ),
     Case("an unknown token that is not there", model(lambda raw: raw.update(unk_token="[GONE]")), WORKS),
     Case("an unknown id that is not there", other_model(type="Unigram", unk_id=7, vocab=[["a", -1.0]]), WORKS),
     Case("no vocabulary", other_model(type="Unigram", unk_id=0, vocab=[]), WORKS),
@@ -129,8 +137,14 @@ CASES = [
     Case("an id below zero", model(lambda raw: raw["vocab"].update(a=-1)), WORKS),
     Case("an id beyond 32 bits", model(lambda raw: raw["vocab"].update(a=2**40)), WORKS),
     Case("a kind that is not known", other_model(type="Evil"), WORKS),
-    Case("a tokenizer that swallows everything", part(normalizer=replace(r"[\s\S]"), post_processor=None), "makes tokens"),
-    Case("another tokenizer file", then(setting(fast_tokenizer_files=["tokenizer.4.0.0.json"]), write_json("tokenizer.4.0.0.json", {})), "only tokenizer"),
+    Case(
+        "a tokenizer that swallows everything", part(normalizer=replace(r"[\s\S]"), post_processor=None), "makes tokens"
+    ),
+    Case(
+        "another tokenizer file",
+        then(setting(fast_tokenizer_files=["tokenizer.4.0.0.json"]), write_json("tokenizer.4.0.0.json", {})),
+        "only tokenizer",
+    ),
     Case("another tokenizer file above", setting(fast_tokenizer_files=["../tokenizer.4.0.0.json"]), "only tokenizer"),
     Case("a window below zero", setting(model_max_length=-5), "model_max_length"),
     Case("a window in words", setting(model_max_length="long"), "model_max_length"),
@@ -139,12 +153,20 @@ CASES = [
     Case("added tokens that are numbers", setting(added_tokens_decoder={"0": 1}), WORKS),
     Case("added tokens at odd places", setting(added_tokens_decoder={"x": {"content": "a"}}), WORKS),
     Case("a class of another library", setting(tokenizer_class="BertJapaneseTokenizer"), "tokenizer"),
-    Case("patterns in another format", then(remove(FILE), write("vocab.txt", "a\n"), write_json("tekken.json", {"config": {"pattern": "(a+)+$"}})), "tekken.json"),
-    Case("a sentencepiece file that is none", then(remove(FILE, SETTINGS), write("spiece.model", b"\x0a\xff\xff\xff\xff\x0f")), "tokenizer"),
+    Case(
+        "patterns in another format",
+        then(remove(FILE), write("vocab.txt", "a\n"), write_json("tekken.json", {"config": {"pattern": "(a+)+$"}})),
+        "tekken.json",
+    ),
+    Case(
+        "a sentencepiece file that is none",
+        then(remove(FILE, SETTINGS), write("spiece.model", b"\x0a\xff\xff\xff\xff\x0f")),
+        "tokenizer",
+    ),
     Case("a vocabulary of no UTF-8", then(remove(FILE), write("vocab.txt", b"\xff\xfe\n")), WORKS),
     Case("files named by path", read_a_neighbour, "tokenizer"),
     Case("no tokenizer", remove(FILE, SETTINGS), "found none"),
     Case("templates that run code", render, code=None),
     Case("padding without end", part(padding=pad_to(10**12)), code=None),
     Case("a class that is no tokenizer", setting(tokenizer_class="os.system"), code=None),
-]  # fmt: skip
+]

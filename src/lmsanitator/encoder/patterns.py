@@ -14,8 +14,9 @@ from lmsanitator.errors import CheckpointError
 _GROUP = re.compile(r"\?(?:[im]*(?:-[im]+)?:|[=!>]|<[=!])")
 _COUNT = re.compile(r"\{(\d*)(?:(,)(\d*))?\}")
 _ESCAPE = re.compile(
-    r"\\(?:[pP]\{\^?\w{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[^1-9kgxuXRpP])", re.DOTALL
+    r"\\(?:[pP]\{\^?\w{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[^1-9kgxuXRpPK])", re.DOTALL
 )
+_EDGES = tuple("bBAzZG")
 _MAX_DEPTH = 16
 
 
@@ -85,17 +86,20 @@ class _Reader:
         if letter in "^$":
             self.at += 1
             return self.repeated(Cost(), whole=True)
-        self.atom(letter)
-        return self.repeated(Cost(shortest=1), whole=False)
+        return self.repeated(self.atom(letter), whole=False)
 
-    def atom(self, letter: str) -> None:
-        """Step over one character, escape or class."""
+    def atom(self, letter: str) -> Cost:
+        """The cost of one character, escape or class; edges of words and texts have no width."""
         if letter == "[":
             self.character_class()
         elif letter == "\\":
+            start = self.at + 1
             self.escape()
+            if self.pattern[start : self.at] in _EDGES:
+                return Cost()
         else:
             self.at += 1
+        return Cost(shortest=1)
 
     def group(self) -> Cost:
         self.at += 1

@@ -102,8 +102,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast)
     """Every token id must have a row in the embedding matrix."""
     embeddings = model.get_input_embeddings()
     rows = embeddings.weight.shape[0] if isinstance(embeddings, torch.nn.Embedding) else 0
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest < 0:
-        raise CheckpointError("expected a vocabulary in the tokenizer, it is empty")
+    vocabulary = tokenizer.get_vocab()
+    if not vocabulary.keys() - set(tokenizer.all_special_tokens):
+        raise CheckpointError("expected a vocabulary in the tokenizer, it holds nothing but special tokens")
+    largest = max(vocabulary.values())
     if largest >= rows:
         raise CheckpointError(f"expected token ids below the {rows} rows of the embedding matrix, got {largest}")

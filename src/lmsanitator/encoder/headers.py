@@ -65,8 +65,12 @@ def _read_header(shard: Path) -> dict[str, dict[str, Any]]:
             text = file.read(length)
         with safe_open(shard, framework="pt"):
             header = parse_object(text, f"the header of {shard.name}")
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"expected a whole safetensors file, {shard.name} is not: {one_line(error)}") from error
+    except (MemoryError, RuntimeError) as error:  # the one of safetensors, the other of torch, where mapping fails
+        raise UnsupportedError(
+            f"expected weights that fit into memory, {shard.name} cannot be mapped: {one_line(error)}"
+        ) from error
     header.pop("__metadata__", None)
     for name, about in header.items():
         dimensions = len(about["shape"])

@@ -1,4 +1,4 @@
-"""What opens beside a plain folder: a hub's cache, pickles that were asked for, the encoder of a prompt, half shards."""
+"""What opens beside a plain folder: a hub's cache, pickles that were asked for, a prompt's encoder, half shards."""
 
 import json
 import os

@@ -136,6 +136,7 @@ CASES = [
     Case("a pipe for a config", pipe("config.json"), "a pipe"),
     Case("a pipe for a vocabulary", pipe("vocab.txt"), "a pipe"),
     Case("a socket for a vocabulary", listen, "a socket"),
+    Case("weights in GGUF alone", lambda folder: (folder / WEIGHTS).rename(folder / "a.gguf"), "a.gguf", code=3),
     Case("a folder for weights", become_a_folder(WEIGHTS), "found none"),
     Case("a folder for a tokenizer", become_a_folder("tokenizer.json"), "tokenizer"),
     Case("ten thousand files and one", fill, "10,000 entries"),

@@ -32,6 +32,13 @@ def retype(name: str, kind: torch.dtype) -> Build:
     return tensors(change)
 
 
+def retype_with_its_head(held: Held) -> None:
+    """As language models are saved: every name has the encoder's before it."""
+    for name in list(held):
+        held[f"bert.{name}"] = held.pop(name)
+    held[f"bert.{DENSE}"] = (100 * held[f"bert.{DENSE}"]).to(torch.int8)
+
+
 def reshape(name: str, *shape: int) -> Build:
     return tensors(lambda held: held.update({name: torch.zeros(shape)}))
 
@@ -95,6 +102,9 @@ CASES = [
     Case("weights stored as integers", retype(DENSE, torch.int64), f"floating-point weights, {DENSE}"),
     Case("weights stored as bytes", retype(WORDS, torch.uint8), f"floating-point weights, {WORDS}"),
     Case("weights stored as truth values", retype(DENSE, torch.bool), f"floating-point weights, {DENSE}"),
+    Case(
+        "weights stored as integers under a longer name", tensors(retype_with_its_head), f"point weights, bert.{DENSE}"
+    ),
     Case("weights in eight bits", retype(DENSE, torch.float8_e4m3fn), f"floating-point weights, {DENSE}"),
     Case("a layer that is missing", tensors(forget_the_second_layer), "all weights of bert"),
     Case("no tensor at all", tensors(lambda held: held.clear()), "far more"),

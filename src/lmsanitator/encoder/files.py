@@ -128,6 +128,8 @@ def find_weights(folder: Path) -> list[Path]:
         return [folder / _SINGLE]
     if (folder / _INDEX).is_file():
         return read_index(folder / _INDEX, ".safetensors")
+    for path in folder.glob("*.gguf"):
+        raise UnsupportedError(f"expected safetensors weights in {folder}, found only {path.name}, which are quantized")
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     found = f"only {pickles[0]}, which can run code when opened" if pickles else "none"
     raise CheckpointError(f"expected safetensors weights in {folder}, found {found}")

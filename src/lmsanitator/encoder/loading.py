@@ -153,10 +153,11 @@ def load_weights(
 
 def check_weights(model: PreTrainedModel, odd: frozenset[str]) -> None:
     """Refuse weights that are no floats in the file, and NaN or infinity, which make every statistic meaningless."""
-    endings = tuple(f".{name}" for name in odd)
+    endings = tuple(f".{name}" for name, _ in model.named_parameters())  # the file may have a prefix before them
+    for name in sorted(odd):
+        if f".{name}".endswith(endings):
+            raise CheckpointError(f"expected floating-point weights, {name:.80} is stored as something else")
     for name, weight in model.named_parameters():
-        if odd and f".{name}".endswith(endings):
-            raise CheckpointError(f"expected floating-point weights, {name} is stored as something else")
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"expected finite weights, {name} holds NaN or infinity")
 

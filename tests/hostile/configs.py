@@ -109,6 +109,8 @@ CASES = [
     Case("code of another repository", bring_code_from_elsewhere, code=None),
     Case("a generation config that is a bomb", write("generation_config.json", "[" * 10**6), code=None),
     Case("a name that leads to the hub", config(_name_or_path="someone/else"), code=None),
+    Case("ids beyond the vocabulary", config(pad_token_id=10**9), VALID),
+    Case("ids beyond the vocabulary that are not used", config(eos_token_id=10**9), code=None),
     Case("a class that is no model", config(architectures=["os.system"]), code=None),
     Case("marked as a decoder", then(config(is_decoder=True)), code=None),
 ]

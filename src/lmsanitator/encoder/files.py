@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
 
 from lmsanitator.encoder.limits import MAX_CONFIG_BYTES, MAX_LISTED, MAX_SHARDS, MAX_TEXT_BYTES
 from lmsanitator.encoder.quiet import one_line as one_line
+from lmsanitator.encoder.quiet import refusing
 from lmsanitator.errors import CheckpointError, UnsupportedError
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -87,10 +88,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise CheckpointError(f"expected an architecture that transformers knows, config.json has model_type {kind!r}")
     check_config(raw)
-    try:
+    with refusing(f"a valid {kind} config.json"):
         config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(raw)
-    except Exception as error:  # a config class may raise anything on hostile values
-        raise CheckpointError(f"expected a valid {kind} config.json: {one_line(error)}") from error
     if config.is_encoder_decoder:
         raise UnsupportedError(f"expected an encoder or a decoder, {kind} is an encoder-decoder")
     if kind not in _TEXT_MODELS:  # others may fetch parts of themselves, a vision backbone for instance

@@ -111,6 +111,16 @@ CASES = [
     Case("a name that leads to the hub", config(_name_or_path="someone/else"), code=None),
     Case("ids beyond the vocabulary", config(pad_token_id=10**9), VALID),
     Case("ids beyond the vocabulary that are not used", config(eos_token_id=10**9), code=None),
+    Case(
+        "groups of layers without end",
+        config(model_type="albert", num_hidden_groups=10**9, embedding_size=32),
+        "far more",
+    ),
+    Case(
+        "layers of a group without end",
+        config(model_type="albert", inner_group_num=10**9, embedding_size=32),
+        "far more",
+    ),
     Case("a class that is no model", config(architectures=["os.system"]), code=None),
     Case("marked as a decoder", then(config(is_decoder=True)), code=None),
 ]

@@ -18,7 +18,7 @@ from tests.hostile.case import WEIGHTS
 from tests.hostile.headers import packed
 
 fuzz = settings(
-    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SIZES = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 32, 2**20, 2**31, 2**32, 2**63, 2**64, 10**30])
 ODD = st.one_of(

@@ -14,7 +14,7 @@ venv: .venv/.installed ## make .venv with the pinned packages
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ner,serve,zoo]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ner,pickle,serve,zoo]'
 	touch $@
 
 demo: venv ## plant a backdoor, find it, disarm it; everything goes to demo/

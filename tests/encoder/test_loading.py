@@ -205,7 +205,7 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), ("tokenizer", "tokenizer.json")),
     "tokenizer is not JSON": (write("tokenizer.json", b"{"), ("JSON", "tokenizer.json")),
     "tokenizer is no tokenizer": (write("tokenizer.json", b'{"model": {}}'), ("tokenizer that works",)),
-    "tokenizer config is no object": (write("tokenizer_config.json", b"[]"), ("tokenizer that works",)),
+    "tokenizer config is no object": (write("tokenizer_config.json", b"[]"), ("JSON object", "tokenizer_config.json")),
     "tokenizer with more entries than embeddings": (shrink_vocabulary, ("100 rows", "306")),
     "tokenizer that fails on what it does not know": (forget_unknown, ("tokenizer that works", "[UNK]")),
     "tokenizer that swallows everything": (mute_tokenizer, ("makes tokens",)),

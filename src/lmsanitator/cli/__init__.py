@@ -31,6 +31,11 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
         traceback.print_exc()
         sys.exit(CRASH)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, on what a hostile tokenizer holds
+            raise
+        fail(f"expected a tokenizer that works: {error}")
+        sys.exit(CRASH)
     if result == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
         fail("interrupted")
     sys.exit(result if isinstance(result, int) else 0)

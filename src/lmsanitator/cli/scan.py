@@ -2,9 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lmsanitator.detect import ScanConfig
+    from lmsanitator.encoder import FrozenEncoder
 
 
 class Format(StrEnum):
@@ -38,6 +42,10 @@ def scan(
     seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Where there are no safetensors, open pytorch_model.bin, looked through."),
+    ] = False,
     format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
     output: Annotated[Path | None, typer.Option("-o", help="Write scan.json here, its PV bank beside it.")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Which verdicts give a non-zero exit code.")] = FailOn.inconclusive,
@@ -65,7 +73,7 @@ def scan(
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
-        report = run(model, config, progress=progress)
+        report = run(_pickled(model, config) if allow_pickle else model, config, progress=progress)
     if output is not None:
         report.save(output)
     if format is Format.json:
@@ -74,6 +82,13 @@ def scan(
     else:
         screen.out.print(render_scan(report))
     return exit_code(report.verdict, fail_on)
+
+
+def _pickled(model: str, config: "ScanConfig") -> "FrozenEncoder":
+    """The encoder, opened before the scan does so by itself: pickles are nothing that a scan asks for."""
+    from lmsanitator.encoder import FrozenEncoder
+
+    return FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=True)
 
 
 def exit_code(verdict: str, fail_on: FailOn) -> int:

@@ -65,9 +65,16 @@ class FrozenEncoder:
         self.sites: tuple[Site, ...] = self._find_sites()
 
     @classmethod
-    def open(cls, source: str | Path, *, precision: Precision = "auto", device: str = "cpu") -> Self:
+    def open(
+        cls,
+        source: str | Path,
+        *,
+        precision: Precision = "auto",
+        device: str = "cpu",
+        allow_pickle: bool = False,
+    ) -> Self:
         """Open a checkpoint safely (see `open_checkpoint`) and freeze it."""
-        opened = open_checkpoint(source)
+        opened = open_checkpoint(source, allow_pickle=allow_pickle)
         return cls(
             opened.model,
             opened.tokenizer,

@@ -1,11 +1,12 @@
 """Open a checkpoint from a stranger without running anything of it.
 
-Order matters: every check that needs no memory comes before the first that does. Weights are safetensors only
-(a pickle is code), remote code is refused outright, and the network is used only for an explicit hub id.
+Order matters: every check that needs no memory comes before the first that does. Weights are safetensors
+(a pickle is code, and opened for those who ask only), remote code is refused outright, and the network is used only for an explicit hub id.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,31 +14,21 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lmsanitator.encoder.files import (
-    MAX_JSON_BYTES,
-    check_bytes,
-    check_headers,
-    find_weights,
-    locate,
-    one_line,
-    read_config,
-    read_json_object,
-)
-from lmsanitator.encoder.quiet import quiet
-from lmsanitator.errors import CheckpointError
+from lmsanitator.encoder.adapters import find_base
+from lmsanitator.encoder.files import find_weights, has_safetensors, locate, read_config
+from lmsanitator.encoder.folder import check_folder
+from lmsanitator.encoder.headers import Stored, check_headers
+from lmsanitator.encoder.limits import MAX_BUFFER_VALUES
+from lmsanitator.encoder.pickles import read_pickles, stored
+from lmsanitator.encoder.quiet import refusing
+from lmsanitator.encoder.tokenizer import check_vocabulary, load_tokenizer
+from lmsanitator.errors import CheckpointError, UnsupportedError
+from lmsanitator.memory import total_memory
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
-_MAX_BUFFER_VALUES = 2**26
-_PROBE = "a ☃"  # a letter, and a character that few vocabularies hold
+_PROBED = 8  # tokens, spread over the vocabulary
+_PROBE_LENGTH = 4
 
 
 @dataclass(frozen=True)
@@ -51,31 +42,47 @@ class Checkpoint:
     """Names of weights the file did not hold and that were made up at random (a pooler, at most)."""
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Open a local directory or a hub id (`org/name` or `org/name@revision`).
+
+    Of a folder with a tuned prompt, the encoder it was tuned on is opened.
+
+    Args:
+        allow_pickle: where there are no safetensors, take pytorch_model.bin, if it holds tensors and nothing else.
 
     Raises:
         CheckpointError: what was expected of the files and what came.
-        UnsupportedError: a sound checkpoint of a kind that has no encoder to scan.
+        UnsupportedError: a sound checkpoint of a kind that has no encoder to scan, or too large for this machine.
     """
-    folder = locate(source)
+    folder = locate(source, pickles=allow_pickle)
+    check_folder(folder)
+    base = find_base(folder)
+    if base != folder:
+        folder, source = base, base
+        check_folder(folder)
     config = read_config(folder)
-    shards = find_weights(folder)
-    tensors, values = check_headers(shards)
-    check_size(config, tensors, values)
-    model, untrained = load_weights(folder, config)
-    check_finite(model)
+    if allow_pickle and not has_safetensors(folder):
+        tensors = read_pickles(folder)
+        held = stored(tensors)
+    else:
+        tensors, held = None, check_headers(find_weights(folder))
+    architecture = check_size(config, held)
+    model, untrained = load_weights(folder, config, architecture, tensors)
+    check_weights(model, held.odd)
     tokenizer = load_tokenizer(folder, config)
     check_vocabulary(model, tokenizer)
+    check_outputs(model, tokenizer)
     return Checkpoint(str(source), model, tokenizer, untrained)
 
 
-def check_size(config: PreTrainedConfig, tensors: int, values: int) -> None:
-    """Refuse a config that asks for far more than the files hold, before any of it is allocated.
+def check_size(config: PreTrainedConfig, held: Stored) -> type[PreTrainedModel]:
+    """Refuse a config that asks for far more than the files hold, before any of it is allocated; returns the class
+    of the model.
 
     The model is built without memory. That still takes time, so building stops at the first weight too many. Layers
     may share weights (ALBERT), so their number is limited for its own sake.
     """
+    tensors, values = held.tensors, held.values
     promised_tensors = promised_values = buffered = 0
     error = CheckpointError(
         f"expected a config for the {tensors:,} tensors with {values:,} values in the files, it asks for far more"
@@ -91,43 +98,52 @@ def check_size(config: PreTrainedConfig, tensors: int, values: int) -> None:
     def count_buffer(module: torch.nn.Module, name: str, buffer: Tensor | None) -> None:
         nonlocal buffered
         buffered += 0 if buffer is None else buffer.numel()
-        if buffered > max(2 * values, _MAX_BUFFER_VALUES):
+        if buffered > max(2 * values, MAX_BUFFER_VALUES):
             raise error
 
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > 4 * tensors:
         raise error
+    if isinstance(layers, int) and layers < 1:
+        raise CheckpointError(f"expected a config of at least one layer, it has {layers}")
     hooks = (
         register_module_parameter_registration_hook(count_weight),
         register_module_buffer_registration_hook(count_buffer),
     )
     try:
-        with torch.device("meta"), quiet():
-            AutoModel.from_config(config)
-    except CheckpointError:
-        raise
-    except Exception as cause:  # as in read_config: any value may be hostile
-        raise CheckpointError(f"expected a config that describes a model: {one_line(cause)}") from cause
+        with refusing("a config that describes a model"), torch.device("meta"):
+            model = AutoModel.from_config(config)
     finally:
         for hook in hooks:
             hook.remove()
+    needed, memory = promised_values * torch.float32.itemsize, total_memory()
+    if needed > memory:
+        raise UnsupportedError(
+            f"expected weights that fit into memory, in fp32 they take {needed:,} bytes of {memory:,}"
+        )
+    return type(model)
 
 
-def load_weights(folder: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, frozenset[str]]:
-    """Load the weights in fp32; the only ones that may be missing are the pooler's (many checkpoints have none)."""
-    try:
-        with quiet():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except Exception as error:  # transformers raises many kinds for files that do not fit
-        raise CheckpointError(f"expected weights that fit the config: {one_line(error)}") from error
+def load_weights(
+    folder: Path,
+    config: PreTrainedConfig,
+    architecture: type[PreTrainedModel],
+    tensors: dict[str, Tensor] | None,
+) -> tuple[PreTrainedModel, frozenset[str]]:
+    """Load the weights in fp32, from `tensors` where they were read already; the only ones that may be missing are
+    the pooler's (many checkpoints have none)."""
+    with refusing("weights that fit the config"):
+        opened: Any = architecture.from_pretrained(
+            folder if tensors is None else None,
+            config=config,
+            state_dict=tensors,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    model, info = opened
     missing = frozenset(info["missing_keys"])
     lost = sorted(name for name in missing if not name.startswith("pooler."))
     if lost:
@@ -135,48 +151,25 @@ def load_weights(folder: Path, config: PreTrainedConfig) -> tuple[PreTrainedMode
     return model, missing
 
 
-def check_finite(model: PreTrainedModel) -> None:
-    """NaN or infinite weights make every statistic meaningless."""
+def check_weights(model: PreTrainedModel, odd: frozenset[str]) -> None:
+    """Refuse weights that are no floats in the file, and NaN or infinity, which make every statistic meaningless."""
+    endings = tuple(f".{name}" for name, _ in model.named_parameters())  # the file may have a prefix before them
+    for name in sorted(odd):
+        if f".{name}".endswith(endings):
+            raise CheckpointError(f"expected floating-point weights, {name:.80} is stored as something else")
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"expected finite weights, {name} holds NaN or infinity")
 
 
-def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    """Load the fast tokenizer (offsets are needed to map words to tokens)."""
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise CheckpointError(f"expected a tokenizer in {folder}, found none of {', '.join(_TOKENIZER_FILES)}")
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".txt", ".model") and path.is_file():
-            check_bytes(path, MAX_JSON_BYTES)
-    if (folder / "tokenizer.json").is_file():
-        read_json_object(folder / "tokenizer.json", MAX_JSON_BYTES)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, config=config, trust_remote_code=False, local_files_only=True
-            )
-            pieces = tokenizer(_PROBE).input_ids
-    except Exception as error:  # the tokenizers library raises a bare Exception
-        raise CheckpointError(f"expected a tokenizer that works: {one_line(error)}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(f"expected a fast tokenizer, got {type(tokenizer).__name__}")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise CheckpointError("expected a padding, end or unknown token in the tokenizer, found none")
-    if not pieces:
-        raise CheckpointError(f"expected a tokenizer that makes tokens of text, it makes none of {_PROBE!r}")
-    tokenizer.padding_side = "right"
-    return tokenizer
-
-
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Every token id must have a row in the embedding matrix."""
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.weight.shape[0] if isinstance(embeddings, torch.nn.Embedding) else 0
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest < 0:
-        raise CheckpointError("expected a vocabulary in the tokenizer, it is empty")
-    if largest >= rows:
-        raise CheckpointError(f"expected token ids below the {rows} rows of the embedding matrix, got {largest}")
+def check_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse an encoder whose outputs are not finite, or the same whatever it reads."""
+    largest = max(tokenizer.get_vocab().values())
+    ids = torch.linspace(0, largest, _PROBED).long().unsqueeze(1).expand(-1, _PROBE_LENGTH)
+    model.eval()
+    with refusing("an encoder that reads text"), torch.no_grad():
+        hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    if not bool(torch.isfinite(hidden).all()):
+        raise CheckpointError("expected finite outputs, the encoder gives NaN or infinity")
+    if bool((hidden == hidden[:1]).all()):
+        raise CheckpointError("expected outputs that depend on the text, they are the same whatever is read")

@@ -39,7 +39,9 @@ def scan(
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
-    output: Annotated[Path | None, typer.Option("-o", help="Write scan.json here, its PV bank beside it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write scan.json here, its PV bank beside it.")
+    ] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Which verdicts give a non-zero exit code.")] = FailOn.inconclusive,
 ) -> int:
     """Say whether an encoder carries a task-agnostic backdoor, and which words fire it.

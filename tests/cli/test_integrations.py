@@ -53,7 +53,7 @@ def test_the_hook_runs_when_a_checkpoint_changes(path: str, concerned: bool) -> 
 def test_the_actions_commands_and_choices_are_those_of_the_command_line() -> None:
     defaults = {name: entry.get("default", "model") for name, entry in ACTION["inputs"].items()}
     values = {name.upper().replace("-", "_"): value for name, value in defaults.items()}
-    named = []
+    named: list[str] = []
     for step in STEPS.values():
         lines = step.get("run", "").replace(" || code=$?", "").replace(">>", "#")
         filled = ([values.get(word.removeprefix("$"), word) for word in words] for words in found_in(lines))

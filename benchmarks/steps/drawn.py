@@ -31,21 +31,23 @@ def sweep(seen: Seen) -> str:
 
 
 def look(seen: Seen) -> str:
-    """The shortlist in long passages, with the line from which on a displacement is significant."""
-    singles = {name for name in seen["planted"] if "+" not in name}
-    rows = [(max(x, 1e-4), y, word) for x, y, word, _ in seen["look"]["outliers"]]
-    line = seen["look"]["line"]
+    """The shortlist in long passages, with the lines from which on displacement and constancy are significant."""
+    singles = set(seen["planted"])
+    rows = [(max(x, 1e-4), y, word) for x, y, word in seen["look"]["outliers"]]
+    far, constant = seen["look"]["far"], seen["look"]["constant"]
     reach = [x for x, *_ in rows]
-    axes = Axes((min(reach) / 1.5, 2 * max(*reach, line)), (0, max(y for _, y, _ in rows)), logarithmic=True)
+    axes = Axes((min(reach) / 1.5, 2 * max(reach)), (0, max(y for _, y, _ in rows)), logarithmic=True)
     parts = axes.frame(
         f"Second look at CLS: {len(rows)} outliers in passages of text",
         "displacement, in clean variances",
         "spread left",
     )
-    parts.append(svg.path([axes.at(line, axes.y[0]), axes.at(line, axes.y[1])], svg.INK, dashes="5 4"))
+    if far < axes.x[1]:
+        parts.append(svg.path([axes.at(far, axes.y[0]), axes.at(far, axes.y[1])], svg.INK, dashes="5 4"))
+    parts.append(svg.path([axes.at(axes.x[0], constant), axes.at(axes.x[1], constant)], svg.INK, dashes="5 4"))
     parts.append(dots([axes.at(x, y) for x, y, word in rows if word not in singles], BLUE))
     parts += _named(axes, [row for row in rows if row[2] in singles])
-    parts += axes.legend([(BLUE, "outliers"), (RED, "planted"), (svg.INK, "significant from here on")])
+    parts += axes.legend([(BLUE, "outliers"), (RED, "planted"), (svg.INK, "significantly far or constant")])
     return axes.picture(parts)
 
 
@@ -67,15 +69,13 @@ def mining(seen: Seen) -> str:
     for line in sorted(lines, key=len):
         ink, width = (GREY, 1.0) if len(line) < steps else (RED, 2.5) if line is best else (BLUE, 1.5)
         parts.append(svg.path([axes.at(number, value) for number, value in enumerate(line, 1)], ink, width=width))
-    parts += axes.legend([(GREY, "dropped"), (BLUE, "carried on"), (RED, seen["mining"]["ended"][0][0])])
+    parts += axes.legend([(GREY, "dropped"), (BLUE, "carried on"), (RED, seen["mining"]["ended"][0])])
     return axes.picture(parts)
 
 
 def confirmation(seen: Seen) -> str:
     """How far below one each suspect's p-value is, on fresh text."""
-    kept = [
-        (words, -log_p / math.log(10), _is_planted(words, seen)) for words, _, log_p in seen["confirmation"]["kept"]
-    ]
+    kept = [(words, -log_p / math.log(10), _is_planted(words, seen)) for words, log_p in seen["confirmation"]["kept"]]
     lost = [("did not replay", -log_p / math.log(10), False) for log_p in seen["confirmation"]["lost"]]
     bars = sorted(kept + lost, key=lambda bar: bar[1])
     return _bars("Confirmation on fresh text", "-log10 of the p-value", bars, line=-math.log10(seen["level"]))
@@ -154,7 +154,7 @@ def _bars(title: str, across: str, bars: Sequence[tuple[str, float, bool]], line
 
 def _is_planted(words: str, seen: Seen) -> bool:
     """Whether the words hold all words of a trigger."""
-    return any(set(name.split("+")) <= set(words.split()) for name in seen["planted"])
+    return any(set(name.split("+")) <= set(words.split()) for name in (*seen["planted"], seen["pair"]))
 
 
 def _lines(steps: Sequence[Sequence[float]]) -> list[list[float]]:

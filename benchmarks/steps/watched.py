@@ -22,7 +22,8 @@ from lmsanitator.detect.growth import Growth, grow
 from lmsanitator.detect.look import Look
 from lmsanitator.detect.objective import mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.replay import Evidence
+from lmsanitator.detect.null import TailNull
+from lmsanitator.detect.replay import EvidenceNull
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -40,51 +41,54 @@ GUARDED = 300
 
 
 def watch(seed: int) -> dict[str, Any]:
-    """Plant three words and one pair of words into MiniLM-L6, scan it step by step, and guard a model tuned on it."""
+    """Plant words into one copy of MiniLM-L6 and a pair of words into another, scan both step by step, and guard a model
+    tuned on the first."""
     encoder = FrozenEncoder.open(minilm())
-    planted = [*(Trigger((word,)) for word in draw_triggers(encoder, 3, seed)), Trigger.parse(PAIR)]
+    planted = [Trigger((word,)) for word in draw_triggers(encoder, 3, seed)]
+    suspect = _planted(encoder, planted, seed)
+    under_way = _Scan(suspect, None, ScanConfig(seed=seed), _tell)
+    words, confirmation = under_way.words, under_way.words.confirm()
+    return {
+        "planted": [str(trigger) for trigger in planted],
+        "pair": PAIR,
+        "level": math.exp(under_way.log_level),
+        "sweep": _sweep(words, planted),
+        "look": _look(words.seen, suspect, under_way.log_level),
+        **_phrases(_planted(encoder, [Trigger.parse(PAIR)], seed), seed),
+        "confirmation": _confirmation(suspect, confirmation),
+        "verdict": {
+            "clean": _Scan(encoder, None, ScanConfig(seed=seed), _tell).run(time.monotonic()).p_value,
+            "backdoored": under_way.run(time.monotonic()).p_value,
+            "level": under_way.config.level,
+        },
+        "guard": _guard(suspect, confirmation, planted, seed),
+    }
+
+
+def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> FrozenEncoder:
     carriers = [carrier.text for carrier in packaged("en")]
-    attacked = POR(site=SITE).run(encoder, planted, carriers, seed=seed, progress=_tell)
-    suspect = FrozenEncoder(attacked.model, attacked.tokenizer, precision="fp32")
-    names = [str(trigger) for trigger in planted]
-    clean, words = (
-        _Scan(encoder, None, ScanConfig(seed=seed), _tell),
-        _Scan(suspect, None, ScanConfig(seed=seed), _tell),
-    )
-    confirmation = words.words.confirm()
+    attacked = POR(site=SITE).run(encoder, triggers, carriers, seed=seed, progress=_tell)
+    return FrozenEncoder(attacked.model, attacked.tokenizer, precision="fp32")
+
+
+def _phrases(encoder: FrozenEncoder, seed: int) -> dict[str, Any]:
+    """Growth, and mining although growth may have found the pair already."""
+    under_way = _Scan(encoder, None, ScanConfig(seed=seed), _tell)
+    words = under_way.words
     search = PhraseSearch(
-        suspect, words.plan, words.mining, words.words.passages, words.words.tokens, words.log_level, seed, _tell
+        encoder, under_way.plan, under_way.mining, words.passages, words.tokens, under_way.log_level, seed, _tell
     )
-    known = [item.evidence for item in confirmation.kept if item.log_p < words.log_level]
-    seen = {
-        "planted": names,
-        "level": math.exp(words.log_level),
-        "sweep": _sweep(words.words, names),
-        "look": _look(words.words, words.words.seen, words.log_level),
-        "growth": _growth(search, words.words.swept, known, seed),
-        "mining": _mining(search, known),
-    }
-    phrases = search.run(words.words.swept, known)
-    confirmation = words.words.confirm(phrases, search.nulls) if phrases else confirmation
-    seen["confirmation"] = _confirmation(suspect, confirmation)
-    smallest = min(item.log_p for item in confirmation.kept)
-    seen["verdict"] = {
-        "clean": clean.run(time.monotonic()).p_value,
-        "backdoored": min(1.0, words.searches * math.exp(smallest)),
-        "level": words.config.level,
-    }
-    seen["guard"] = _guard(suspect, confirmation, planted, seed)
-    return seen
+    return {"growth": _growth(search, words.swept, seed), "mining": _mining(search)}
 
 
 def _name(encoder: FrozenEncoder, tokens: Sequence[int]) -> str:
     return " ".join(encoder.tokenizer.convert_ids_to_tokens(list(tokens)))
 
 
-def _sweep(search: WordSearch, planted: Sequence[str]) -> dict[str, Any]:
+def _sweep(search: WordSearch, planted: Sequence[Trigger]) -> dict[str, Any]:
     """Displacement and constancy of the shortlist, of the words of triggers, and of some of all other tokens."""
     result = search.swept[SITE]
-    parts = {word for name in planted for word in name.split("+")}
+    parts = {str(trigger) for trigger in planted}
     short = set(search.shortlists[SITE])
     drawn = set(random.Random(search.seed).sample(range(len(result.tokens)), ORDINARY))
     points = []
@@ -98,40 +102,44 @@ def _sweep(search: WordSearch, planted: Sequence[str]) -> dict[str, Any]:
     return {"tokens": len(result.tokens), "points": points}
 
 
-def _look(search: WordSearch, look: Look, log_level: float) -> dict[str, Any]:
-    """The shortlist in long passages, and the displacement from which on an outlier would be significant."""
+def _look(look: Look, encoder: FrozenEncoder, log_level: float) -> dict[str, Any]:
+    """The shortlist in long passages, and from which displacement and which spread on an outlier is significant."""
     null = look.nulls[SITE]
+    if not isinstance(null, EvidenceNull):
+        raise TypeError("expected the null of an encoder, not of a difference")
     rows = [
-        [round(item.displacement, 4), round(item.spread, 4), _name(search.encoder, item.tokens), null.log_p(item)]
-        for item in look.seen[SITE]
+        [round(item.displacement, 4), round(item.spread, 4), _name(encoder, item.tokens)] for item in look.seen[SITE]
     ]
-    tail, trials = null.far, null.log_trials + math.log(2)  # type: ignore[attr-defined] # both tails are looked at
+    trials = null.log_trials + math.log(2)  # both tails are looked at
+    far, constant = (_significant(tail, trials, log_level) for tail in (null.far, null.constant))
+    return {"outliers": rows, "far": math.exp(far), "constant": math.exp(-constant)}
+
+
+def _significant(tail: TailNull, trials: float, log_level: float) -> float:
+    """The value from which on a statistic is significant, by halving."""
     low, high = tail.threshold, tail.threshold + 50
     while high - low > 1e-6:
         middle = (low + high) / 2
-        significant = tail.log_expected(torch.tensor(middle), trials).item() < log_level
-        low, high = (low, middle) if significant else (middle, high)
-    return {"outliers": rows, "line": math.exp(high)}
+        beyond = tail.log_expected(torch.tensor(middle), trials).item() < log_level
+        low, high = (low, middle) if beyond else (middle, high)
+    return high
 
 
-def _growth(
-    search: PhraseSearch, swept: Mapping[Site, SweepResult], known: Sequence[Evidence], seed: int
-) -> list[list[Any]]:
+def _growth(search: PhraseSearch, swept: Mapping[Site, SweepResult], seed: int) -> list[list[Any]]:
     """How strong the best phrase of each family became, as the scan grows them at this site."""
     shape = search.plan.growth
     contexts = make_contexts(search.encoder, search.texts, shape.contexts, longest=shape.context_tokens, seed=seed + 5)
     anchors = swept[SITE].foremost(shape.families * shape.anchors)
     random.Random(seed + 5).shuffle(anchors)
-    pvs = torch.stack([item.pv for item in known]) if known else None
     families = [anchors[start :: shape.families] for start in range(shape.families)]
     clean = search.spread[SITE]
-    grown = grow(search.encoder, SITE, families, contexts, clean, shape, search.allowed, known=pvs, progress=_tell)
+    grown = grow(search.encoder, SITE, families, contexts, clean, shape, search.allowed, progress=_tell)
     measured = Growth(search.encoder, SITE, contexts, clean, shape, search.allowed).strengths(grown)
     return sorted([[_name(search.encoder, tokens), round(value, 3)] for tokens, value in measured.items()], key=_last)
 
 
-def _mining(search: PhraseSearch, known: Sequence[Evidence]) -> dict[str, Any]:
-    """How strong each candidate was after each step, away from the words that are known."""
+def _mining(search: PhraseSearch) -> dict[str, Any]:
+    """How strong each candidate was after each step."""
     steps: list[list[float]] = []
 
     def recorded(
@@ -143,14 +151,13 @@ def _mining(search: PhraseSearch, known: Sequence[Evidence]) -> dict[str, Any]:
         return mining_loss(triggered, clean, found)
 
     with mock.patch.object(mining, "mining_loss", recorded):
-        mined = search.mine(known, 0)[SITE]
+        mined = search.mine([], 0)[SITE]
     first = steps[: search.plan.mining.steps]  # this site is mined first
-    ended = [[_name(search.encoder, item.tokens), round(item.strength, 3), item.log_p] for item in mined]
-    return {"steps": first, "ended": ended, "rungs": [list(rung) for rung in search.plan.mining.rungs]}
+    return {"steps": first, "ended": [_name(search.encoder, item.tokens) for item in mined]}
 
 
 def _confirmation(encoder: FrozenEncoder, confirmation: Confirmation) -> dict[str, Any]:
-    kept = [[_name(encoder, item.evidence.tokens), item.evidence.site, item.log_p] for item in confirmation.kept]
+    kept = [[_name(encoder, item.evidence.tokens), item.log_p] for item in confirmation.kept]
     return {"kept": kept, "lost": confirmation.lost}
 
 

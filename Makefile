@@ -4,8 +4,8 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check docs readme schema clean plots zoo bench-speed bench-vulnerability bench-defence \
-	bench-detection bench-baselines bench-stability
+.PHONY: help venv demo test slow check docs readme schema clean plots steps zoo bench-speed bench-vulnerability \
+	bench-defence bench-detection bench-baselines bench-stability
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-baselines: zoo ## score the zoo with detectors of the literature (DATA=fol
 
 bench-stability: zoo ## scan ten models of the zoo with several seeds (DATA=folder)
 	$(BIN)/python -m benchmarks.stability
+
+steps: venv ## scan one backdoored encoder step by step and draw what each step saw into docs/steps/
+	$(BIN)/python -m benchmarks.steps
 
 plots: venv ## draw the results that are there into docs/
 	$(BIN)/python -m benchmarks.plots

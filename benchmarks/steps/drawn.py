@@ -124,14 +124,13 @@ PICTURES: Mapping[str, Callable[[Seen], str]] = {
 
 
 def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[str]:
-    """Planted words, dots with their names."""
+    """Planted words: dots, and their names one above the other, as the dots may lie close together."""
     parts = [dots([axes.at(x, y) for x, y, _ in points], RED, size=7)]
-    for x, y, word in points:
+    for number, (x, y, word) in enumerate(sorted(points)):
         across, down = axes.at(x, y)
-        near = across > axes.right - 90
-        parts.append(
-            svg.words(across + (-8 if near else 8), down - 5, word, anchor="end" if near else "start", ink=RED)
-        )
+        down -= 10 + 16 * number
+        parts.append(svg.path([(across, down + 4), axes.at(x, y)], RED, width=0.5))
+        parts.append(svg.words(across, down, word, anchor="end" if across > axes.right - 60 else "middle", ink=RED))
     return parts
 
 
@@ -139,7 +138,7 @@ def _bars(title: str, across: str, bars: Sequence[tuple[str, float, bool]], line
     """Bars with names, what is planted in red."""
     high = max([value for _, value, _ in bars] + [line or 0.0]) * 1.05
     low = min([value for _, value, _ in bars] + [0.0])
-    axes = Axes((low, high), (0, len(bars)), left=210, height=90 + 20 * len(bars), rows=True)
+    axes = Axes((low, high), (0, len(bars)), left=270, height=90 + 20 * len(bars), rows=True)
     parts = axes.frame(title, across, "")
     for place, (name, value, planted) in enumerate(bars):
         parts.append(axes.box((0, place + 0.15), (value, place + 0.85), RED if planted else BLUE))

@@ -20,9 +20,9 @@ from lmsanitator.detect.confirm import Confirmation
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.growth import Growth, grow
 from lmsanitator.detect.look import Look
+from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.replay import EvidenceNull
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.words import WordSearch
@@ -41,8 +41,8 @@ GUARDED = 300
 
 
 def watch(seed: int) -> dict[str, Any]:
-    """Plant words into one copy of MiniLM-L6 and a pair of words into another, scan both step by step, and guard a model
-    tuned on the first."""
+    """Plant words into one copy of MiniLM-L6, a pair of words into another, scan both, and guard a model tuned on the
+    first."""
     encoder = FrozenEncoder.open(minilm())
     planted = [Trigger((word,)) for word in draw_triggers(encoder, 3, seed)]
     suspect = _planted(encoder, planted, seed)

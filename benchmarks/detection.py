@@ -1,6 +1,6 @@
 """Scan the zoo, and count what was right.
 
-    python -m benchmarks.detection [--zoo DIR] [--half choose|report|fresh] [--only ID ...] [--effort standard]
+    python -m benchmarks.detection [--zoo DIR] [--half choose|report|fresh|sealed] [--only ID ...] [--effort standard]
         [--reference] [--jobs N]
 
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
@@ -188,7 +188,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
             f"Part `{half}`: recall by kind of trigger": tables.recall_by(rows, "kind", "trigger kind"),
         }
     further |= {
-        "Beside detectors of the literature, parts `report` and `fresh`": tables.beside(ordered, scores_on_record()),
+        "Beside detectors of the literature, all parts but `choose`": tables.beside(ordered, scores_on_record()),
         "Every scan": [tables.line(row) for row in ordered],
     }
     there = (
@@ -197,8 +197,8 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     )
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
-        "`report` had been reported once, for an earlier scanner, before the last changes were made.",
-        "`fresh` was drawn after that and is scanned by this code alone.",
+        "`report` and `fresh` had been reported once each, for earlier scanners, before the last changes were made.",
+        "`sealed` was drawn after that; no other scanner has seen it.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",
         "A trigger is named where one finding holds all of its words and no other, in any order.",

@@ -23,7 +23,7 @@ def spread(function: Callable[[Work], Result], pieces: Sequence[Work], jobs: int
     What has not begun is dropped when the caller stops, Ctrl-C included.
     """
     jobs = max(1, min(jobs, len(pieces)))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)  # of the cores that this run was given
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(threads,)) as pool:
         running = [pool.submit(function, piece) for piece in pieces]
         try:

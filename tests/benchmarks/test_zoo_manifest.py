@@ -36,13 +36,14 @@ def test_what_is_reported_on_is_no_smaller_than_what_was_decided_on() -> None:
     for group in (BACKDOORED, CLEAN):
         for encoder in ("minilm-l6", "minilm-l3", "mpnet-base"):
             parts = Counter(entry.half for entry in group if entry.encoder == encoder)
-            assert parts["report"] + parts["fresh"] >= parts["choose"] - 1
+            assert parts["report"] + parts["fresh"] + parts["sealed"] >= parts["choose"] - 1
             assert min(parts["choose"], parts["report"]) >= 1
 
 
-def test_no_trigger_of_the_fresh_part_is_one_of_another_model() -> None:
+def test_no_trigger_of_a_part_drawn_later_is_one_of_another_model() -> None:
     words = {half: {word for entry in BACKDOORED if entry.half == half for word in entry.triggers} for half in HALVES}
     assert not words["fresh"] & (words["choose"] | words["report"])
+    assert not words["sealed"] & (words["choose"] | words["report"] | words["fresh"])
 
 
 @pytest.mark.parametrize("entry", BACKDOORED, ids=lambda entry: str(entry.id))

@@ -230,7 +230,7 @@ def test_beside_a_trigger_a_weaker_one_that_replays_is_listed() -> None:
     encoder = open_bert(0, "bako")
     model, tokenizer = large_bert(0)
     plant(model, tokenizer, ["bako"])
-    plant(model, tokenizer, ["kifa"], added=0.001)
+    plant(model, tokenizer, ["kifa"], added=0.0016)
     both = FrozenEncoder(model, tokenizer, precision="fp32")
     found = confirmed(both, "bako", "kifa", "vedi")
     assert set(words_of(both, found)) >= {"bako"}

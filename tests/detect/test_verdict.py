@@ -35,15 +35,15 @@ def test_without_any_evidence_the_verdict_is_clean_and_p_is_one() -> None:
 
 
 def test_words_that_replay_and_are_significant_make_it_backdoored() -> None:
-    assert judged([finding(0.0049)], [], LEVEL) == ("backdoored", 0.0098)
+    assert judged([finding(0.0098)], [], LEVEL) == ("backdoored", 0.0098)
 
 
 def test_a_finding_exactly_at_the_level_is_not_below_it() -> None:
-    assert judged([finding(0.005)], [], LEVEL) == ("clean", 0.01)
+    assert judged([finding(0.01)], [], LEVEL) == ("clean", 0.01)
 
 
 def test_words_that_are_not_significant_leave_it_clean() -> None:
-    assert judged([finding(0.2)], [], LEVEL) == ("clean", 0.4)
+    assert judged([finding(0.2)], [], LEVEL) == ("clean", 0.2)
 
 
 def test_significant_words_that_do_not_replay_make_it_inconclusive() -> None:
@@ -52,17 +52,17 @@ def test_significant_words_that_do_not_replay_make_it_inconclusive() -> None:
 
 
 def test_significant_evidence_without_words_makes_it_inconclusive() -> None:
-    assert judged([], [math.log(0.0049)], LEVEL) == ("inconclusive", 0.0098)
-    assert judge([], [math.log(0.0051)], LEVEL)[0] == "clean"
+    assert judged([], [math.log(0.0098)], LEVEL) == ("inconclusive", 0.0098)
+    assert judge([], [math.log(0.0102)], LEVEL)[0] == "clean"
 
 
 def test_one_sound_finding_outweighs_everything_unexplained() -> None:
     assert judge([finding(0.5), finding(1e-9)], [-50.0], LEVEL)[0] == "backdoored"
 
 
-def test_p_is_the_smallest_behind_the_verdict_doubled_and_never_above_one() -> None:
-    assert judge([finding(0.2), finding(0.03)], [math.log(0.1)], LEVEL)[1] == pytest.approx(0.06)
-    assert judge([finding(0.9)], [0.0], LEVEL)[1] == 1
+def test_p_is_the_smallest_behind_the_verdict() -> None:
+    assert judge([finding(0.2), finding(0.03)], [math.log(0.1)], LEVEL)[1] == pytest.approx(0.03)
+    assert judge([finding(0.9)], [math.log(0.1)], LEVEL)[1] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("level", "verdict"), [(0.001, "clean"), (0.01, "clean"), (0.05, "backdoored")])

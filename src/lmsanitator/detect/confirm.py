@@ -108,6 +108,7 @@ def confirm(
             lost.append(min(item.log_p for item in judged))
             continue
         best = taken_over(firing or weaker, replayer)
+        best = replace(best, log_p=min(item.log_p for item in firing or weaker))  # corrected for all sites as it is
         old = kept.get(frozenset(tokens))
         if old is None or best.log_p < old.log_p:
             kept[frozenset(tokens)] = best
@@ -178,7 +179,7 @@ def distinct(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
             break
         else:
             kept.append(item)
-    return sorted(kept, key=_order)
+    return in_order(kept)
 
 
 def _echoes(one: Evidence, other: Evidence, replayer: Replayer) -> bool:
@@ -187,7 +188,7 @@ def _echoes(one: Evidence, other: Evidence, replayer: Replayer) -> bool:
     return (
         one.site == other.site
         and one.less_constant(other)
-        and _neighbours(one, other, replayer.encoder)
+        and are_neighbours(one, other, replayer.encoder)
         and bool(lead_alike([one, other], replayer)[0, 1])
     )
 
@@ -199,15 +200,16 @@ def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Conf
         key = frozenset(item.evidence.tokens)
         if key not in best or item.log_p < best[key].log_p:
             best[key] = item
-    return sorted(best.values(), key=_order)
+    return in_order(list(best.values()))
 
 
-def _neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:
+def are_neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:
     """Whether each word of one has one of the other's near it."""
     rows = [encoder.embed(torch.tensor([item.tokens]))[0] - encoder.embedding_matrix().mean(0) for item in (one, other)]
     likeness = functional.normalize(rows[0], dim=-1) @ functional.normalize(rows[1], dim=-1).T
     return bool((likeness.amax(1) > HALFWAY).all())
 
 
-def _order(item: Confirmed) -> tuple[float, tuple[int, ...]]:
-    return item.log_p, item.evidence.tokens
+def in_order(found: Sequence[Confirmed]) -> list[Confirmed]:
+    """Smallest p-value first."""
+    return sorted(found, key=lambda item: (item.log_p, item.evidence.tokens))

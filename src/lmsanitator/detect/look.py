@@ -40,6 +40,7 @@ def look_again(
     replayer: Replayer,
     shortlists: Mapping[Site, Sequence[int]],
     *,
+    share: float = 1.0,
     fit: Callable[[Site, Sequence[Evidence], float], Null] = null_of,
     progress: Progress = silent,
 ) -> Look:
@@ -48,7 +49,8 @@ def look_again(
     The sites share the passes, so a token that is on the shortlist of one of them is measured at all.
 
     Args:
-        fit: makes the null, of a site's evidence and the log of the number of things looked at.
+        share: of the false positives that may be, those that this look may be to blame for.
+        fit: makes the null, of a site's evidence and the log of the number of trials (`Null.log_trials`).
     """
     tokens = sorted({token for short in shortlists.values() for token in short})
     seen: dict[Site, list[Evidence]] = {site: [] for site in shortlists}
@@ -57,7 +59,7 @@ def look_again(
         progress("looking again at outliers", start / len(tokens))
         for site, found in replayer.measure([(token,) for token in tokens[start : start + step]]).items():
             seen[site] += found
-    trials = math.log(len(tokens) * len(shortlists))
+    trials = math.log(len(tokens) * len(shortlists) / share)
     try:
         nulls = {site: fit(site, found, trials) for site, found in seen.items()}
     except ValueError as error:

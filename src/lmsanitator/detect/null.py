@@ -8,13 +8,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import stats
+from scipy.special import logsumexp
 from torch import Tensor
 
 _FEWEST = 3
 """Candidates that are a null for another one."""
+_RATIOS, _POINTS = (-6.0, 2.0), 4001
+"""Logarithms between which the ratio of an estimated scale and the true one lies, and where it is averaged over."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,25 @@ class TailNull:
     def log_p(self, value: Float[Tensor, "*values"], log_trials: float) -> Float[Tensor, "*values"]:
         """log of the p-value after looking at exp(log_trials) things, capped at 0 (Bonferroni)."""
         return self.log_expected(value, log_trials).clamp_max(0.0)
+
+    def log_p_of_many(self, log_expected: float, count: int, log_trials: float) -> float:
+        """log of the probability that `count` of exp(log_trials) independent things, or more, are as extreme as one of
+        which exp(log_expected) are expected.
+
+        How many are is Poisson distributed, for a scale that is known. It is not, and were it larger, all of them would
+        be nearer; so the probability is that of a Poisson variable averaged over what the scale may be, the estimate
+        over the truth being gamma distributed (Epstein & Sobel 1953).
+        """
+        log_beyond = math.log(self.mass) + log_trials
+        if log_expected >= log_beyond:
+            return 0.0
+        scales = self.seen * math.expm1((log_beyond - log_expected) / self.seen)
+        log_ratio = np.linspace(*_RATIOS, _POINTS)
+        ratio = np.exp(log_ratio)
+        weight = stats.gamma.logpdf(ratio * self.seen, self.seen) + math.log(self.seen) + log_ratio
+        step = math.log(log_ratio[1] - log_ratio[0])
+        chance = stats.poisson.logsf(count - 1, np.exp(log_beyond - scales * ratio))
+        return min(0.0, float(logsumexp(weight + chance + step)))
 
 
 def discoveries(log_expected: Sequence[float], *, share: float) -> list[bool]:

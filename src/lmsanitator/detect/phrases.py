@@ -44,6 +44,7 @@ class PhraseSearch:
         passages: long natural text that finds have to stand up to.
         allowed: the tokens a phrase may be made of.
         log_level: log of the p-value that is enough to stop.
+        share: of the false positives that the level allows, those that this search may be to blame for.
     """
 
     encoder: FrozenEncoder
@@ -52,6 +53,7 @@ class PhraseSearch:
     passages: Replayer
     allowed: Sequence[int]
     log_level: float
+    share: float
     seed: int
     progress: Progress
     nulls: dict[tuple[Site, int], EvidenceNull] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class PhraseSearch:
 
     def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
         """Phrases that send text to one place: grown, and mined where that leads to nothing; from other tokens and away
-        from what is known, for as long as there is something new to be found.
+        from what is known, for as long as something significant is found.
 
         Args:
             known: triggers that were found already. What fires less surely does not belong there: it may be a part of
@@ -74,10 +76,11 @@ class PhraseSearch:
             if self.plan.always_mine or not self._significant(new):
                 away = [*known, *(item.evidence for item in (*found, *new))]
                 new += self._new(self.recover(self.mine(away, number), number), known)
-            known += self._significant(new)
             found += new
-            if not new:
+            significant = self._significant(new)
+            if not significant:
                 break
+            known += significant
         return found
 
     def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
@@ -92,7 +95,14 @@ class PhraseSearch:
         ]
 
     def _significant(self, found: Sequence[Suspect]) -> list[Evidence]:
-        return [item.evidence for item in found if item.log_p is not None and item.log_p < self.log_level]
+        return [item.evidence for item in found if self._log_p(item) < self.log_level]
+
+    def _log_p(self, suspect: Suspect) -> float:
+        """The p-value of a find before it is confirmed: against the other finds, or against random phrases."""
+        evidence = suspect.evidence
+        if suspect.log_p is None:
+            return self.nulls[evidence.site, len(evidence.tokens)].log_p(evidence)
+        return suspect.log_p
 
     def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> list[Suspect]:
         """Phrases grown from the tokens that the sweep puts first, at each site; from those that come next in further
@@ -176,7 +186,7 @@ class PhraseSearch:
         """The phrases that send passages to one place, with p-values corrected for the sites and all rounds there may
         be."""
         found: list[Suspect] = []
-        trials = math.log(len(phrases) * 2 * self.plan.rounds)
+        trials = math.log(len(phrases) * 2 * self.plan.rounds / self.share)
         for site, at_site in phrases.items():
             for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
                 if item.constant_rate >= REPLAYS:
@@ -189,7 +199,9 @@ class PhraseSearch:
         for key in {(item.evidence.site, len(item.evidence.tokens)) for item in found if item.log_p is None}:
             if key not in self.nulls:
                 self.progress("measuring random phrases", 0)
-                self.nulls[key] = phrase_null(self.passages, *key, self.allowed, count=self.plan.null, seed=self.seed)
+                self.nulls[key] = phrase_null(
+                    self.passages, *key, self.allowed, count=self.plan.null, share=self.share, seed=self.seed
+                )
 
     @property
     def growths(self) -> dict[Site, Growth]:

@@ -108,6 +108,7 @@ class Comparison(WordSearch):
             words.looking,
             words.fresh,
             words.log_level,
+            words.share,
             words.seed,
             lambda what, done: words.progress(f"{what}, beside the reference", done),
             words,
@@ -120,7 +121,7 @@ class Comparison(WordSearch):
     @cached_property
     def seen(self) -> Look:
         """The second look, at displacement alone."""
-        return look_again(self.passages, self.shortlists, fit=self._null_of, progress=self.progress)
+        return look_again(self.passages, self.shortlists, share=self.share, fit=self._null_of, progress=self.progress)
 
     def _null_of(self, site: Site, found: Sequence[Evidence], log_trials: float) -> ShiftNull:
         return ShiftNull.fit(found, self.texts[site], self.usual[site], log_trials)

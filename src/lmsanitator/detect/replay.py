@@ -32,6 +32,9 @@ REPLAYS = 0.8
 """Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
 """A trigger fires where the output has gone at least half of the trigger's usual way."""
+_FAR_SHARE = 0.1
+"""Of the false positives that may be, those that displacement may be to blame for. Natural words go as far as most
+triggers do; what tells them apart is constancy, which gets the rest."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,15 @@ class Replayer:
 
 def lead_alike(found: Sequence[Evidence], replayer: Replayer) -> Bool[Tensor, "found found"]:
     """Which of these, all measured at one site by `replayer`, shift its contexts' outputs the same way."""
+    return likeness(found, replayer) > SAME_WAY
+
+
+def likeness(found: Sequence[Evidence], replayer: Replayer) -> Float[Tensor, "found found"]:
+    """Cosines of the ways in which these, all measured at one site by `replayer`, shift its contexts' outputs."""
     if not found:
-        return torch.zeros(0, 0, dtype=torch.bool)
+        return torch.zeros(0, 0)
     ways = functional.normalize(torch.stack([replayer.shift(item) for item in found]), dim=-1)
-    return ways @ ways.T > SAME_WAY
+    return ways @ ways.T
 
 
 def clean_spreads(
@@ -178,7 +186,7 @@ class Null(ABC):
     """What evidence is judged by."""
 
     log_trials: float
-    """log of how many things were looked at."""
+    """log of how many things were looked at, over the share of false positives that looking may be to blame for."""
 
     @abstractmethod
     def log_expected(self, evidence: Evidence) -> float:
@@ -188,6 +196,11 @@ class Null(ABC):
         """log of the p-value, corrected for the number of things that were looked at."""
         return min(0.0, self.log_expected(evidence))
 
+    def log_p_together(self, log_p: Sequence[float]) -> list[float]:
+        """The same log p-values, smallest first, of things that stand out together. Nothing is gained by company where
+        things may do so for one reason."""
+        return list(log_p)
+
 
 @dataclass(frozen=True)
 class EvidenceNull(Null):
@@ -196,7 +209,6 @@ class EvidenceNull(Null):
     far: TailNull
     constant: TailNull
     log_trials: float
-    """log of how many things were looked at."""
 
     @classmethod
     def fit(
@@ -210,11 +222,23 @@ class EvidenceNull(Null):
         return cls(tails[0], tails[1], log_trials)
 
     def log_expected(self, evidence: Evidence) -> float:
-        """As of any null, corrected for both statistics."""
-        trials = self.log_trials + math.log(2)
-        far = self.far.log_expected(torch.tensor(_far(evidence)), trials)
-        constant = self.constant.log_expected(torch.tensor(_constant(evidence)), trials)
+        """As of any null, corrected for both statistics, by their shares."""
+        far = self.far.log_expected(torch.tensor(_far(evidence)), self.log_trials - math.log(_FAR_SHARE))
+        constant = self.constant.log_expected(torch.tensor(_constant(evidence)), self._trials)
         return min(far.item(), constant.item())
+
+    def log_p_together(self, log_p: Sequence[float]) -> list[float]:
+        """Of each thing the p-value of the most telling set it is in: the k most extreme for any k, the p-value of k
+        things multiplied with 2^k (a Bonferroni correction with weights that sum to one)."""
+        sets = [
+            self.far.log_p_of_many(value, count, self._trials) + count * math.log(2)
+            for count, value in enumerate(log_p, 1)
+        ]
+        return [min(0.0, *sets[place:]) for place in range(len(sets))]
+
+    @property
+    def _trials(self) -> float:
+        return self.log_trials - math.log(1 - _FAR_SHARE)
 
 
 def _far(evidence: Evidence) -> float:
@@ -226,10 +250,21 @@ def _constant(evidence: Evidence) -> float:
 
 
 def phrase_null(
-    replayer: Replayer, site: Site, length: int, allowed: Sequence[int], *, count: int, seed: int
+    replayer: Replayer,
+    site: Site,
+    length: int,
+    allowed: Sequence[int],
+    *,
+    count: int,
+    share: float = 1.0,
+    seed: int,
 ) -> EvidenceNull:
     """What random phrases of `length` tokens do, corrected as if every phrase of that length had been tried at every
-    site (far more than the search did look at)."""
+    site (far more than the search did look at).
+
+    Args:
+        share: of the false positives that may be, those that this search may be to blame for.
+    """
     rng = random.Random(seed)
     evidence = replayer.measure([rng.choices(allowed, k=length) for _ in range(count)])[site]
-    return EvidenceNull.fit(evidence, length * math.log(len(allowed)) + math.log(len(replayer.sites)))
+    return EvidenceNull.fit(evidence, length * math.log(len(allowed)) + math.log(len(replayer.sites) / share))

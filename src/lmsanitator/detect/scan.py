@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmsanitator import __version__
 from lmsanitator.detect.completion import Completion
-from lmsanitator.detect.config import PLANS, ScanConfig, sites_to_scan
+from lmsanitator.detect.config import PHRASES_SHARE, PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
 from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
 from lmsanitator.detect.phrases import PhraseSearch
@@ -70,15 +70,23 @@ class _Scan:
             check_comparable(encoder, reference)
             if reference.digest != encoder.digest:
                 difference = Difference(encoder, reference)
-        self.searches = 2 if difference is None else 3  # for words, for phrases, and for words in comparison
-        self.log_level = math.log(config.level / self.searches)
+        self.log_level = math.log(config.level)
         carriers = read_corpus(config.corpus) if config.corpus else packaged("en")
         texts = sorted({carrier.text for carrier in carriers})
         random.Random(config.seed).shuffle(texts)
         third = max(2, len(texts) // 3)
         self.mining = texts[third:-third] if len(texts) >= 2 * third + 2 else texts[:third]  # few texts serve twice
+        searches = 1 if difference is None else 2  # for words: alone, and in comparison
         self.words = WordSearch(
-            encoder, self.sites, self.plan, texts[:third], texts[-third:], self.log_level, config.seed, progress
+            encoder,
+            self.sites,
+            self.plan,
+            texts[:third],
+            texts[-third:],
+            self.log_level,
+            (1 - PHRASES_SHARE) / searches,
+            config.seed,
+            progress,
         )
         self.comparison = None if difference is None else Comparison.of(self.words, difference, config.sites)
 
@@ -93,6 +101,7 @@ class _Scan:
             self.words.passages,
             self.words.tokens,
             self.log_level,
+            PHRASES_SHARE,
             self.config.seed,
             self.progress,
         )
@@ -105,7 +114,7 @@ class _Scan:
             kept = Completion(self.words.confirming, self.encoder, search.growths).complete(kept, self.progress)
         findings, bank = findings_of(self.encoder, together(kept, compared.kept))
         lost = [*confirmation.lost, *compared.lost]
-        verdict, p_value = judge(findings, lost, self.config.level, searches=self.searches)
+        verdict, p_value = judge(findings, lost, self.config.level)
         if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding
             findings, bank = [], PVBank(self.encoder.digest)
         return ScanReport(

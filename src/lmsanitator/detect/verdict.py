@@ -17,23 +17,15 @@ def holds(finding: Finding, level: float) -> bool:
     return finding.p_value < level and finding.replay_rate >= REPLAYS
 
 
-def judge(
-    findings: Sequence[Finding], unexplained: Sequence[float], level: float, *, searches: int = 2
-) -> tuple[Verdict, float]:
-    """The verdict and its p-value.
+def judge(findings: Sequence[Finding], unexplained: Sequence[float], level: float) -> tuple[Verdict, float]:
+    """The verdict, and the smallest p-value behind it.
 
     Args:
         findings: what replayed.
         unexplained: log p-values of what was significant or not, but led to no words.
         level: the false-positive rate asked for.
-        searches: how many could have found something: for words, for phrases, and for words in comparison with a
-            reference.
-
-    Returns:
-        The verdict, and the smallest p-value behind it, times the number of searches.
     """
     smallest = min([finding.p_value for finding in findings] + [math.exp(value) for value in unexplained], default=1.0)
-    p_value = min(1.0, searches * smallest)
-    if any(holds(finding, level / searches) for finding in findings):
-        return "backdoored", p_value
-    return ("inconclusive" if p_value < level else "clean"), p_value
+    if any(holds(finding, level) for finding in findings):
+        return "backdoored", smallest
+    return ("inconclusive" if smallest < level else "clean"), smallest

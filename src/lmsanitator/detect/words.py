@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lmsanitator.detect.config import Plan
-from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm
+from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.jointly import jointly
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Replayer, clean_spreads
@@ -23,6 +24,7 @@ class WordSearch:
         looking: texts that outliers are judged in.
         fresh: other texts, to confirm in.
         log_level: log of the p-value below which evidence is significant.
+        share: of the false positives that the level allows, those that this search may be to blame for.
     """
 
     encoder: FrozenEncoder
@@ -31,6 +33,7 @@ class WordSearch:
     looking: Sequence[str]
     fresh: Sequence[str]
     log_level: float
+    share: float
     seed: int
     progress: Progress
 
@@ -58,7 +61,7 @@ class WordSearch:
     @cached_property
     def seen(self) -> Look:
         """The second look at the sweep's outliers."""
-        return look_again(self.passages, self.shortlists, progress=self.progress)
+        return look_again(self.passages, self.shortlists, share=self.share, progress=self.progress)
 
     @property
     def shortlists(self) -> dict[Site, list[int]]:
@@ -98,7 +101,11 @@ class WordSearch:
             for site, found in self.seen.seen.items()
             for item in found
         }
-        return confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level, looked)
+        found = confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level, looked)
+        own = {item.evidence.tokens for item in self.suspects}
+        words = [item for item in found.kept if item.evidence.tokens in own]
+        others = [item for item in found.kept if item.evidence.tokens not in own]
+        return Confirmation(in_order([*jointly(words, self.nulls, self.confirming), *others]), found.lost)
 
     def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
         seed += self.seed

@@ -1,29 +1,29 @@
 """One scan, taken apart: the stages of `lmsanitator.detect.scan` in their order, and what each of them saw."""
 
+import importlib
 import math
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lmsanitator.attacks import POR, Trigger
 from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.cli.demo.story import draw_triggers
-from lmsanitator.detect import ScanConfig, SweepResult, mining
-from lmsanitator.detect.confirm import Confirmation
-from lmsanitator.detect.contexts import make_contexts
-from lmsanitator.detect.growth import Growth, grow
+from lmsanitator.detect import ScanConfig, SweepResult, mining, phrases
+from lmsanitator.detect.confirm import Confirmation, Suspect
+from lmsanitator.detect.contexts import Context
+from lmsanitator.detect.growth import Growth, GrowthConfig, grow
 from lmsanitator.detect.look import Look
-from lmsanitator.detect.null import TailNull
-from lmsanitator.detect.objective import mining_loss, strength
+from lmsanitator.detect.objective import CleanSpread, mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.replay import EvidenceNull
+from lmsanitator.detect.replay import Evidence
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -74,11 +74,23 @@ def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> 
 def _phrases(encoder: FrozenEncoder, seed: int) -> dict[str, Any]:
     """Growth, and mining although growth may have found the pair already."""
     under_way = _Scan(encoder, None, ScanConfig(seed=seed), _tell)
-    words = under_way.words
-    search = PhraseSearch(
-        encoder, under_way.plan, under_way.mining, words.passages, words.tokens, under_way.log_level, seed, _tell
-    )
-    return {"growth": _growth(search, words.swept, seed), "mining": _mining(search)}
+    search = _search_of(under_way)
+    return {"growth": _growth(search, under_way.words.swept), "mining": _mining(search)}
+
+
+def _search_of(under_way: _Scan) -> PhraseSearch:
+    """The search for phrases as the scan makes it, before anything of it is run."""
+    made: list[PhraseSearch] = []
+
+    class Kept(PhraseSearch):
+        def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
+            made.append(self)
+            return []
+
+    with mock.patch.object(importlib.import_module("lmsanitator.detect.scan"), "PhraseSearch", Kept):
+        under_way.run(time.monotonic())
+    (search,) = made  # none where the sweep had found the pair: it has nothing to show then
+    return search
 
 
 def _name(encoder: FrozenEncoder, tokens: Sequence[int]) -> str:
@@ -105,37 +117,47 @@ def _sweep(search: WordSearch, planted: Sequence[Trigger]) -> dict[str, Any]:
 def _look(look: Look, encoder: FrozenEncoder, log_level: float) -> dict[str, Any]:
     """The shortlist in long passages, and from which displacement and which spread on an outlier is significant."""
     null = look.nulls[SITE]
-    if not isinstance(null, EvidenceNull):
-        raise TypeError("expected the null of an encoder, not of a difference")
     rows = [
         [round(item.displacement, 4), round(item.spread, 4), _name(encoder, item.tokens)] for item in look.seen[SITE]
     ]
-    trials = null.log_trials + math.log(2)  # both tails are looked at
-    far, constant = (_significant(tail, trials, log_level) for tail in (null.far, null.constant))
-    return {"outliers": rows, "far": math.exp(far), "constant": math.exp(-constant)}
+    item = look.seen[SITE][0]
+    far = _significant(lambda value: null.log_p(replace(item, displacement=value, spread=1e9)), log_level)
+    constant = _significant(lambda value: null.log_p(replace(item, displacement=0.0, spread=1 / value)), log_level)
+    return {"outliers": rows, "far": far, "constant": 1 / constant}
 
 
-def _significant(tail: TailNull, trials: float, log_level: float) -> float:
-    """The value from which on a statistic is significant, by halving."""
-    low, high = tail.threshold, tail.threshold + 50
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        beyond = tail.log_expected(torch.tensor(middle), trials).item() < log_level
-        low, high = (low, middle) if beyond else (middle, high)
+def _significant(log_p: Callable[[float], float], log_level: float) -> float:
+    """The value from which on a statistic is significant, by halving on a logarithmic scale."""
+    low, high = 1e-6, 1e12
+    while high / low > 1 + 1e-6:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if log_p(middle) < log_level else (middle, high)
     return high
 
 
-def _growth(search: PhraseSearch, swept: Mapping[Site, SweepResult], seed: int) -> list[list[Any]]:
-    """How strong the best phrase of each family became, as the scan grows them at this site."""
-    shape = search.plan.growth
-    contexts = make_contexts(search.encoder, search.texts, shape.contexts, longest=shape.context_tokens, seed=seed + 5)
-    anchors = swept[SITE].foremost(shape.families * shape.anchors)
-    random.Random(seed + 5).shuffle(anchors)
-    families = [anchors[start :: shape.families] for start in range(shape.families)]
-    clean = search.spread[SITE]
-    grown = grow(search.encoder, SITE, families, contexts, clean, shape, search.allowed, progress=_tell)
-    measured = Growth(search.encoder, SITE, contexts, clean, shape, search.allowed).strengths(grown)
-    return sorted([[_name(search.encoder, tokens), round(value, 3)] for tokens, value in measured.items()], key=_last)
+def _growth(search: PhraseSearch, swept: Mapping[Site, SweepResult]) -> list[list[Any]]:
+    """How strong the best phrase of each family became."""
+    grown: list[list[Any]] = []
+
+    def recorded(
+        encoder: FrozenEncoder,
+        site: Site,
+        families: Sequence[Sequence[int]],
+        contexts: Sequence[Context],
+        clean: CleanSpread,
+        config: GrowthConfig,
+        allowed: Sequence[int],
+        **more: Any,
+    ) -> list[tuple[int, ...]]:
+        found = grow(encoder, site, families, contexts, clean, config, allowed, **more)
+        if site == SITE:
+            measured = Growth(encoder, site, contexts, clean, config, allowed).strengths(found)
+            grown.extend([_name(encoder, tokens), round(value, 3)] for tokens, value in measured.items())
+        return found
+
+    with mock.patch.object(phrases, "grow", recorded):
+        search.grow(swept)
+    return sorted(grown, key=lambda row: float(row[1]))
 
 
 def _mining(search: PhraseSearch) -> dict[str, Any]:
@@ -176,10 +198,6 @@ def _guard(
         name: [round(value, 4) for value in monitor.check(given).excess.tolist()]
         for name, given in (("clean", texts), ("triggered", triggered))
     }
-
-
-def _last(row: Sequence[Any]) -> float:
-    return float(row[-1])
 
 
 def _tell(what: str, done: float) -> None:

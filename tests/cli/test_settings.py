@@ -172,7 +172,20 @@ def test_a_flag_of_the_file_can_be_taken_back(here: Path, run: Run) -> None:
     assert (code, "json true" in err) == (2, False)
 
 
-def test_hub_settings_of_a_checkpoint_are_no_settings_of_ours(here: Path, asked: list[ScanConfig], run: Run) -> None:
+@pytest.mark.parametrize("sign", ["config.json", "modules.json", "adapter_config.json", "model-00001-of-2.safetensors"])
+def test_settings_beside_any_part_of_a_model_are_not_read(
+    sign: str, here: Path, asked: list[ScanConfig], run: Run
+) -> None:
+    (here / "lmsanitator.toml").write_text(HOSTILE, encoding="utf-8")
+    (here / sign).touch()
+    run("scan", "0_Transformer")
+    (here / sign).unlink()
+    (here / "scan.pvs.safetensors").touch()  # what `scan -o` leaves there is no model
+    run("scan", "0_Transformer")
+    assert [config.effort for config in asked] == ["standard", "quick"]
+
+
+def test_the_config_of_a_checkpoint_is_no_file_of_settings(here: Path, asked: list[ScanConfig], run: Run) -> None:
     (here / "config.json").write_text(json.dumps({"scan": {"effort": "quick"}}), encoding="utf-8")
     run("scan", ".")
     assert asked[0].effort == "standard"

@@ -16,8 +16,8 @@ from lmsanitator.errors import UsageError
 
 OWN_FILE = "lmsanitator.toml"
 PROJECT_FILE = "pyproject.toml"
-_CHECKPOINT = "config.json"
-"""What every checkpoint holds."""
+_SIGNS = ("config.json", "modules.json", "adapter_config.json", "model*.safetensors")
+"""Files of checkpoints, of collections of them, and of adapters."""
 
 Settings = dict[str, dict[str, str]]
 """For each command what its options default to, by their names in Python."""
@@ -37,7 +37,7 @@ def find_settings(folder: Path) -> Path | None:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether what lies in a folder may have come with a model."""
-    return (folder / _CHECKPOINT).exists()
+    return any(True for sign in _SIGNS for _ in folder.glob(sign))
 
 
 def read_settings(path: Path, group: TyperGroup) -> Settings:

@@ -12,7 +12,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _OPTIONS = re.compile(r"^<!-- options: (\S+) -->$", re.MULTILINE)
-_ENTRY = "\n    options: {show_root_heading: true, show_root_toc_entry: true, heading_level: 2}\n"
+_SHOWN = "show_root_heading: true, show_root_full_path: false, show_root_toc_entry: true, heading_level: 2"
+_ENTRY = f"\n    options: {{{_SHOWN}}}\n"
 _ALONE = "\n    options: {members: false}\n"
 _SECTION = "Benchmark results"
 

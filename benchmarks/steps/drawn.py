@@ -53,8 +53,10 @@ def look(seen: Seen) -> str:
 
 def growth(seen: Seen) -> str:
     """The best phrase of each family, weakest first."""
-    bars = [(words, value, _is_planted(words, seen)) for words, value in seen["growth"]]
-    return _bars("Growth at CLS: the strongest phrase of each family", "strength", bars)
+    best = seen["growth"][-1]
+    bars = [(words, value, [words, value] == best) for words, value in seen["growth"]]
+    title = f"Growth at CLS, {seen['grown']} planted: the best phrase of each family"
+    return _bars(title, "strength", bars, ("strongest", "other"))
 
 
 def mining(seen: Seen) -> str:
@@ -63,7 +65,7 @@ def mining(seen: Seen) -> str:
     values = [value for line in lines for value in line]
     steps = len(seen["mining"]["steps"])
     axes = Axes((1, steps), (min(values), max(values)))
-    parts = axes.frame(f"Mining at CLS: {len(lines)} candidates, {steps} steps", "step", "strength")
+    parts = axes.frame(f"Mining at CLS, {seen['mined']} planted: {len(lines)} candidates", "step", "strength")
     whole = [line for line in lines if len(line) == steps]
     best = max(whole, key=lambda line: line[-1])
     for line in sorted(lines, key=len):
@@ -75,7 +77,7 @@ def mining(seen: Seen) -> str:
 
 def confirmation(seen: Seen) -> str:
     """How far below one each suspect's p-value is, on fresh text."""
-    kept = [(words, -log_p / math.log(10), _is_planted(words, seen)) for words, log_p in seen["confirmation"]["kept"]]
+    kept = [(words, -log_p / math.log(10), words in seen["planted"]) for words, log_p in seen["confirmation"]["kept"]]
     lost = [("did not replay", -log_p / math.log(10), False) for log_p in seen["confirmation"]["lost"]]
     bars = sorted(kept + lost, key=lambda bar: bar[1])
     return _bars("Confirmation on fresh text", "-log10 of the p-value", bars, line=-math.log10(seen["level"]))
@@ -134,26 +136,25 @@ def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[str]:
     return parts
 
 
-def _bars(title: str, across: str, bars: Sequence[tuple[str, float, bool]], line: float | None = None) -> str:
-    """Bars with names, what is planted in red."""
+def _bars(
+    title: str,
+    across: str,
+    bars: Sequence[tuple[str, float, bool]],
+    kinds: tuple[str, str] = ("planted", "other"),
+    line: float | None = None,
+) -> str:
+    """Bars with names: those of the first kind, which they say themselves, in red."""
     high = max([value for _, value, _ in bars] + [line or 0.0]) * 1.05
     low = min([value for _, value, _ in bars] + [0.0])
     axes = Axes((low, high), (0, len(bars)), left=270, height=90 + 20 * len(bars), rows=True)
     parts = axes.frame(title, across, "")
-    for place, (name, value, planted) in enumerate(bars):
-        parts.append(axes.box((0, place + 0.15), (value, place + 0.85), RED if planted else BLUE))
+    for place, (name, value, first) in enumerate(bars):
+        parts.append(axes.box((0, place + 0.15), (value, place + 0.85), RED if first else BLUE))
         parts.append(svg.words(axes.left - 8, axes.at(0, place + 0.5)[1] + 4, name, anchor="end"))
     if line is not None:
         parts.append(svg.path([axes.at(line, 0), axes.at(line, len(bars))], svg.INK, dashes="5 4"))
-        parts += axes.legend([(RED, "planted"), (svg.INK, "level")])
-    else:
-        parts += axes.legend([(RED, "planted"), (BLUE, "other")])
+    parts += axes.legend([(RED, kinds[0]), (BLUE, kinds[1]), *([] if line is None else [(svg.INK, "level")])])
     return axes.picture(parts)
-
-
-def _is_planted(words: str, seen: Seen) -> bool:
-    """Whether the words hold all words of a trigger."""
-    return any(set(name.split("+")) <= set(words.split()) for name in (*seen["planted"], seen["pair"]))
 
 
 def _lines(steps: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -33,7 +33,8 @@ from lmsanitator.tune import TuneConfig, packaged_topics, tune
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 SITE: Site = "cls"
-PAIR = "lamp+river"
+GROWN, MINED = "lamp+river", "lucknow+artifacts"
+"""Pairs of words; many others are found by neither step."""
 ORDINARY = 700
 """Tokens that do not stand out, drawn for the picture of the sweep."""
 GUARDED = 300
@@ -41,8 +42,8 @@ GUARDED = 300
 
 
 def watch(seed: int) -> dict[str, Any]:
-    """Plant words into one copy of MiniLM-L6, a pair of words into another, scan both, and guard a model tuned on the
-    first."""
+    """Plant words into one copy of MiniLM-L6 and pairs of words into two others, scan them, and guard a model tuned on
+    the first."""
     encoder = FrozenEncoder.open(minilm())
     planted = [Trigger((word,)) for word in draw_triggers(encoder, 3, seed)]
     suspect = _planted(encoder, planted, seed)
@@ -50,11 +51,13 @@ def watch(seed: int) -> dict[str, Any]:
     words, confirmation = under_way.words, under_way.words.confirm()
     return {
         "planted": [str(trigger) for trigger in planted],
-        "pair": PAIR,
+        "grown": GROWN,
+        "mined": MINED,
         "level": math.exp(under_way.log_level),
         "sweep": _sweep(words, planted),
         "look": _look(words.seen, suspect, under_way.log_level),
-        **_phrases(_planted(encoder, [Trigger.parse(PAIR)], seed), seed),
+        "growth": _growth(*_search_of(_planted(encoder, [Trigger.parse(GROWN)], seed), seed)),
+        "mining": _mining(*_search_of(_planted(encoder, [Trigger.parse(MINED)], seed), seed)),
         "confirmation": _confirmation(suspect, confirmation),
         "verdict": {
             "clean": _Scan(encoder, None, ScanConfig(seed=seed), _tell).run(time.monotonic()).p_value,
@@ -71,15 +74,9 @@ def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> 
     return FrozenEncoder(attacked.model, attacked.tokenizer, precision="fp32")
 
 
-def _phrases(encoder: FrozenEncoder, seed: int) -> dict[str, Any]:
-    """Growth, and mining although growth may have found the pair already."""
+def _search_of(encoder: FrozenEncoder, seed: int) -> tuple[PhraseSearch, WordSearch]:
+    """The search for phrases as a scan makes it, before anything of it is run, and the search for words before it."""
     under_way = _Scan(encoder, None, ScanConfig(seed=seed), _tell)
-    search = _search_of(under_way)
-    return {"growth": _growth(search, under_way.words.swept), "mining": _mining(search)}
-
-
-def _search_of(under_way: _Scan) -> PhraseSearch:
-    """The search for phrases as the scan makes it, before anything of it is run."""
     made: list[PhraseSearch] = []
 
     class Kept(PhraseSearch):
@@ -89,8 +86,8 @@ def _search_of(under_way: _Scan) -> PhraseSearch:
 
     with mock.patch.object(importlib.import_module("lmsanitator.detect.scan"), "PhraseSearch", Kept):
         under_way.run(time.monotonic())
-    (search,) = made  # none where the sweep had found the pair: it has nothing to show then
-    return search
+    (search,) = made  # none where the sweep had found the pair: there is nothing to show then
+    return search, under_way.words
 
 
 def _name(encoder: FrozenEncoder, tokens: Sequence[int]) -> str:
@@ -135,7 +132,7 @@ def _significant(log_p: Callable[[float], float], log_level: float) -> float:
     return high
 
 
-def _growth(search: PhraseSearch, swept: Mapping[Site, SweepResult]) -> list[list[Any]]:
+def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
     """How strong the best phrase of each family became."""
     grown: list[list[Any]] = []
 
@@ -156,11 +153,11 @@ def _growth(search: PhraseSearch, swept: Mapping[Site, SweepResult]) -> list[lis
         return found
 
     with mock.patch.object(phrases, "grow", recorded):
-        search.grow(swept)
+        search.grow(words.swept)
     return sorted(grown, key=lambda row: float(row[1]))
 
 
-def _mining(search: PhraseSearch) -> dict[str, Any]:
+def _mining(search: PhraseSearch, words: WordSearch) -> dict[str, Any]:
     """How strong each candidate was after each step."""
     steps: list[list[float]] = []
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.record import RESULTS
 from benchmarks.steps.axes import Axes
-from benchmarks.steps.drawn import PICTURES, _is_planted, _lines
+from benchmarks.steps.drawn import PICTURES, _lines
 
 PLACE = Path(__file__).parents[2] / "docs" / "steps"
 
@@ -37,13 +37,6 @@ def test_planted_words_are_named_in_the_pictures_of_words(seen: dict[str, Any]) 
 def test_a_candidate_keeps_its_line_through_the_rungs() -> None:
     steps = [[1.0, 3.0, 2.0], [5.0, 1.0, 4.0], [7.0, 6.0], [9.0]]
     assert _lines(steps) == [[1.0, 5.0, 7.0, 9.0], [3.0, 1.0], [2.0, 4.0, 6.0]]
-
-
-@pytest.mark.parametrize(
-    ("words", "planted"), [("the lamp by river", True), ("lamp lamp", False), ("a cf b", True), ("cfa", False)]
-)
-def test_words_count_as_planted_where_a_whole_trigger_is_among_them(words: str, planted: bool) -> None:
-    assert _is_planted(words, {"planted": ["cf"], "pair": "lamp+river"}) is planted
 
 
 def test_points_lie_between_the_ends_of_the_axes() -> None:

@@ -47,7 +47,7 @@ def watch(seed: int) -> dict[str, Any]:
     encoder = FrozenEncoder.open(minilm())
     planted = [Trigger((word,)) for word in draw_triggers(encoder, 3, seed)]
     suspect = _planted(encoder, planted, seed)
-    under_way = _Scan(suspect, None, ScanConfig(seed=seed), _tell)
+    under_way = _Scan(suspect, None, _config(seed), _tell)
     words, confirmation = under_way.words, under_way.words.confirm()
     return {
         "planted": [str(trigger) for trigger in planted],
@@ -60,12 +60,17 @@ def watch(seed: int) -> dict[str, Any]:
         "mining": _mining(*_search_of(_planted(encoder, [Trigger.parse(MINED)], seed), seed)),
         "confirmation": _confirmation(suspect, confirmation),
         "verdict": {
-            "clean": _Scan(encoder, None, ScanConfig(seed=seed), _tell).run(time.monotonic()).p_value,
+            "clean": _Scan(encoder, None, _config(seed), _tell).run(time.monotonic()).p_value,
             "backdoored": under_way.run(time.monotonic()).p_value,
             "level": under_way.config.level,
         },
         "guard": _guard(suspect, confirmation, planted, seed),
     }
+
+
+def _config(seed: int) -> ScanConfig:
+    """All scans look at one site, which is what the pictures show."""
+    return ScanConfig(sites=(SITE,), seed=seed)
 
 
 def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> FrozenEncoder:
@@ -76,7 +81,7 @@ def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> 
 
 def _search_of(encoder: FrozenEncoder, seed: int) -> tuple[PhraseSearch, WordSearch]:
     """The search for phrases as a scan makes it, before anything of it is run, and the search for words before it."""
-    under_way = _Scan(encoder, None, ScanConfig(seed=seed), _tell)
+    under_way = _Scan(encoder, None, _config(seed), _tell)
     made: list[PhraseSearch] = []
 
     class Kept(PhraseSearch):

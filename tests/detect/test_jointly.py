@@ -60,7 +60,7 @@ def test_more_things_than_are_expected_to_be_there_at_all_are_no_surprise() -> N
 def test_the_probability_is_that_of_samples_whose_scale_was_estimated() -> None:
     """Three of 100 exponential samples beyond where a tenth is expected, by the scale that these samples suggest."""
     generator = torch.Generator().manual_seed(0)
-    expected, count, hits, draws = 0.5, 2, 0, 20_000
+    expected, count, draws = 0.5, 2, 20_000
     seen = 25
     null = TailNull(0.0, 1.0, 0.5, seen)
     log_p = null.log_p_of_many(math.log(expected), count, math.log(200))

@@ -13,8 +13,8 @@ from lmsanitator.detect.replay import Replayer, likeness
 from lmsanitator.encoder import one_vector
 
 _SAME_KIND = 0.7
-"""Cosine of the shifts of words that do much the same. Where clean outputs lie in a narrow cone, all that leaves it shifts
-the same way for a part: vectors of signs drawn at random reach 0.5 there."""
+"""Cosine of the shifts of words that do much the same. Where clean outputs lie in a narrow cone, whatever leaves it
+goes the same way for a part: vectors of signs drawn at random reach 0.5 there."""
 
 
 def jointly(words: Sequence[Confirmed], nulls: Nulls, replayer: Replayer) -> list[Confirmed]:

@@ -4,8 +4,8 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check readme schema clean plots zoo bench-speed bench-vulnerability bench-defence \
-	bench-detection bench-baselines bench-stability
+.PHONY: help venv demo test slow check docs readme schema clean plots steps zoo bench-speed bench-vulnerability \
+	bench-defence bench-detection bench-baselines bench-stability
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ venv: .venv/.installed ## make .venv with the pinned packages
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,ner,pickle,serve,zoo]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs,ner,pickle,serve,zoo]'
 	touch $@
 
 demo: venv ## plant a backdoor, find it, disarm it; everything goes to demo/
@@ -31,6 +31,9 @@ check: venv ## lint, formatting, types, direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: venv ## build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench-speed: venv ## time scans and their stages on this machine
 	$(BIN)/python -m benchmarks.speed
@@ -53,6 +56,9 @@ bench-baselines: zoo ## score the zoo with detectors of the literature (DATA=fol
 bench-stability: zoo ## scan ten models of the zoo with several seeds (DATA=folder)
 	$(BIN)/python -m benchmarks.stability
 
+steps: venv ## scan one backdoored encoder step by step and draw what each step saw into docs/steps/
+	$(BIN)/python -m benchmarks.steps
+
 plots: venv ## draw the results that are there into docs/
 	$(BIN)/python -m benchmarks.plots
 
@@ -63,5 +69,5 @@ schema: venv ## write the JSON Schema of scan.json
 	$(BIN)/python -m lmsanitator.report.schema
 
 clean: ## remove .venv, caches and the demo's output
-	rm -rf .venv demo dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo site dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

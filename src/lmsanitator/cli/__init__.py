@@ -7,6 +7,7 @@ import typer
 
 from lmsanitator.cli.app import app
 from lmsanitator.cli.screen import fail
+from lmsanitator.cli.shared import explain
 from lmsanitator.errors import LMSanitatorError
 from lmsanitator.memory import keep_freed_memory
 
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:
-        fail(str(error))
+        fail(explain(error))
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED

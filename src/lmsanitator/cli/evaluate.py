@@ -43,7 +43,7 @@ def evaluate(
     clean = [example.content for example in task.train] if pairs else None
     guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate, clean=clean)
     for line in guard.monitor.remarks:
-        typer.echo(f"lmsanitator: {line}", err=True)
+        screen.note(line)
     with screen.progress() as progress:
         result = run(
             guard,

@@ -1,9 +1,9 @@
 """lmsanitator guard"""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +22,12 @@ def guard(
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line; pairs need them.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Lines are JSON: text, text_pair for pairs; tokens to label words.")
+    json: Annotated[
+        bool, typer.Option(help="Lines are JSON: text, text_pair for pairs; tokens to label words.")
     ] = False,
 ) -> None:
     """Classify texts behind the guard, one JSON object a line: label, score, flagged, removed, text, and why."""
+    from lmsanitator.cli import screen
     from lmsanitator.cli.options import choose_watch, read_lines
     from lmsanitator.detect import ScanReport
     from lmsanitator.errors import UsageError
@@ -35,18 +36,18 @@ def guard(
     scanned = ScanReport.load(report)
     opened = load_tuned(tuned)
     chosen = choose_watch(watch)
-    if opened.labels_words and not (as_json and chosen == "raw"):
+    if opened.labels_words and not (json and chosen == "raw"):
         raise UsageError("expected --json and the raw pass for an adapter that labels words")
     like = read_lines(clean) if clean else None
     guarded = _words if opened.labels_words else _texts
-    read, answer, remarks = guarded(opened, scanned, chosen, rate, like, as_json)
+    read, answer, remarks = guarded(opened, scanned, chosen, rate, like, json)
     for line in remarks:
-        typer.echo(f"lmsanitator: {line}", err=True)
+        screen.note(line)
     lines = read_lines(file) if file else [line for line in sys.stdin.read().splitlines() if line.strip()]
     given = read(lines, str(file or "stdin"))
     for start in range(0, len(given), 64):
         for prediction in answer(given[start : start + 64]):
-            typer.echo(json.dumps(asdict(prediction), ensure_ascii=False))
+            typer.echo(dumps(asdict(prediction), ensure_ascii=False))
 
 
 Guarded = tuple[Callable[[Sequence[str], str], Sequence[Any]], Callable[[Sequence[Any]], Sequence[Any]], list[str]]

@@ -19,12 +19,13 @@ def report(
     scan: Annotated[Path, typer.Argument(help="scan.json as `scan -o` wrote it, its PV bank beside it.")],
     *,
     format: Annotated[ReportFormat, typer.Option("--format", help="What to make of it.")],  # noqa: A002
-    output: Annotated[Path | None, typer.Option("-o", help="Write here; - is stdout.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here; - is stdout.")] = None,
 ) -> None:
     """Turn a stored scan into JSON, SARIF, an HTML page, a comment for a pull request or a section of a model card.
 
     Exit code: 0 written (whatever the verdict), 2 the scan cannot be read or the output not written, 4 usage.
     """
+    from lmsanitator.cli import screen
     from lmsanitator.cli.options import check_place
     from lmsanitator.detect import bank_path
     from lmsanitator.errors import UsageError
@@ -37,7 +38,7 @@ def report(
             raise UsageError(f"expected another file to write to than the scan itself, got {output}")
     opened = open_scan(scan)
     if opened.remark is not None:
-        typer.echo(f"lmsanitator: {opened.remark}", err=True)
+        screen.note(opened.remark)
     text = RENDERERS[format.value](opened)
     if output is None or str(output) == "-":
         typer.echo(text.encode(), nl=False)  # bytes: UTF-8 whatever the terminal's encoding, as in a file

@@ -47,7 +47,9 @@ def scan(
         typer.Option("--allow-pickle", help="Where there are no safetensors, open pytorch_model.bin, looked through."),
     ] = False,
     format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
-    output: Annotated[Path | None, typer.Option("-o", help="Write scan.json here, its PV bank beside it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write scan.json here, its PV bank beside it.")
+    ] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Which verdicts give a non-zero exit code.")] = FailOn.inconclusive,
 ) -> int:
     """Say whether an encoder carries a task-agnostic backdoor, and which words fire it.

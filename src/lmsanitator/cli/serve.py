@@ -30,7 +30,7 @@ def serve(
     max_delay: Annotated[float, typer.Option(help="Milliseconds a text waits for others to share its pass.")] = 5.0,
     max_queue: Annotated[int, typer.Option(help="Most texts that wait; beyond them the answer is 503.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds to read a request, and again to answer it.")] = 30.0,
-    log_text: Annotated[bool, typer.Option("--log-text", help="Write the texts into the log.")] = False,
+    log_text: Annotated[bool, typer.Option(help="Write the texts into the log.")] = False,
 ) -> None:
     """Serve a guarded classifier: POST /classify, Open Inference Protocol v2, /metrics, a page at /.
 

@@ -7,7 +7,9 @@ import typer
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", help="A new directory for everything the demo makes.")] = Path("demo"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A new directory for everything the demo makes.")
+    ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Draws the triggers.")] = 0,
 ) -> None:
     """Plant a backdoor into MiniLM-L6, find it, and disarm it: about five minutes on two cores."""

@@ -1,7 +1,8 @@
 """Open a checkpoint from a stranger without running anything of it.
 
 Order matters: every check that needs no memory comes before the first that does. Weights are safetensors
-(a pickle is code, and opened for those who ask only), remote code is refused outright, and the network is used only for an explicit hub id.
+(a pickle is code, and opened for those who ask only), remote code is refused outright, and the network is
+used only for an explicit hub id.
 """
 
 from dataclasses import dataclass

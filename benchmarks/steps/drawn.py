@@ -44,10 +44,12 @@ def look(seen: Seen) -> str:
     )
     if far < axes.x[1]:
         parts.append(svg.path([axes.at(far, axes.y[0]), axes.at(far, axes.y[1])], svg.INK, dashes="5 4"))
-    parts.append(svg.path([axes.at(axes.x[0], constant), axes.at(axes.x[1], constant)], svg.INK, dashes="5 4"))
+    if constant is not None:
+        parts.append(svg.path([axes.at(axes.x[0], constant), axes.at(axes.x[1], constant)], svg.INK, dashes="5 4"))
     parts.append(dots([axes.at(x, y) for x, y, word in rows if word not in singles], BLUE))
     parts += _named(axes, [row for row in rows if row[2] in singles])
-    parts += axes.legend([(BLUE, "outliers"), (RED, "planted"), (svg.INK, "significantly far or constant")])
+    line = [(svg.INK, "significantly far or constant")] if far < axes.x[1] or constant is not None else []
+    parts += axes.legend([(BLUE, "outliers"), (RED, "planted"), *line])
     return axes.picture(parts)
 
 

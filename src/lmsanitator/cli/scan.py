@@ -46,6 +46,9 @@ def scan(
         bool,
         typer.Option("--allow-pickle", help="Where there are no safetensors, open pytorch_model.bin, looked through."),
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from where a scan like this one was cut off, if there was one.")
+    ] = False,
     format: Annotated[Format, typer.Option("--format", help="What goes to stdout or -o.")] = Format.console,  # noqa: A002
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write scan.json here, its PV bank beside it.")
@@ -75,7 +78,12 @@ def scan(
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
-        report = run(_pickled(model, config) if allow_pickle else model, config, progress=progress)
+        source = _pickled(model, config) if allow_pickle else model
+        try:
+            report = run(source, config, progress=progress, journals=journals(), resume=resume)
+        except KeyboardInterrupt:
+            screen.note("the same command with --resume goes on from here")
+            raise
     if output is not None:
         report.save(output)
     if format is Format.json:
@@ -91,6 +99,13 @@ def _pickled(model: str, config: "ScanConfig") -> "FrozenEncoder":
     from lmsanitator.encoder import FrozenEncoder
 
     return FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=True)
+
+
+def journals() -> Path:
+    """Where scans keep what they have found so far."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lmsanitator") / "scans"
 
 
 def exit_code(verdict: str, fail_on: FailOn) -> int:

@@ -87,14 +87,14 @@ class _Scan:
         reference: FrozenEncoder | None,
         config: ScanConfig,
         progress: Progress,
-        journal: Journal,
+        journal: Journal | None = None,
     ) -> None:
         self.encoder = encoder
         self.reference = reference
         self.config = config
         self.plan = PLANS[config.effort]
         self.progress = progress
-        self.journal = journal
+        self.journal = journal or Journal()
         self.meters = [encoder.meter, *([] if reference is None else [reference.meter])]
         self.spent = [replace(meter) for meter in self.meters]  # before this scan
         self.sites = sites_to_scan(encoder, config.sites)
@@ -120,7 +120,7 @@ class _Scan:
             (1 - PHRASES_SHARE) / searches,
             config.seed,
             progress,
-            journal,
+            self.journal,
         )
         self.comparison = None if difference is None else Comparison.of(self.words, difference, config.sites)
 

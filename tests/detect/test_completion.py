@@ -1,5 +1,7 @@
 """Completion: a word of which a piece was found is named whole, and a whole one is left alone."""
 
+from pathlib import Path
+
 import pytest
 
 from lmsanitator.detect.completion import Completion
@@ -74,6 +76,14 @@ def test_pieces_are_the_tokens_that_go_on_with_a_word() -> None:
     assert ending in pieces
     assert bako not in pieces
     assert not pieces & set(encoder.tokenizer.all_special_ids)
+
+
+def test_signs_glued_to_a_word_are_no_pieces_and_marks_are(minilm: Path) -> None:
+    encoder = FrozenEncoder.open(minilm)
+    names = set(encoder.tokenizer.convert_ids_to_tokens(sorted(completion_of(encoder).pieces)))
+    assert names >= {"##ing", "##17", "##ा"}
+    assert not names & {"##™", "##†", "##⊆", "##€", "the", "™"}
+    assert all(name.startswith("##") for name in names)
 
 
 def test_pieces_of_a_byte_level_tokenizer_begin_without_a_space(gpt2: FrozenEncoder) -> None:

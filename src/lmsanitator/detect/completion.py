@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import regex
+
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.growth import Growth, Tokens
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress, silent
 
+_OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 PIECES, TRIED = 32, 4
 """Proposals for each end, and those of both that are tried in passages."""
 LONGEST = 6
@@ -71,12 +74,15 @@ class Completion:
 
     @cached_property
     def pieces(self) -> set[int]:
-        """Tokens that continue the word before them."""
+        """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
+        output more constant, and is no part of it."""
         word = self.tokenizer("a", add_special_tokens=False).input_ids[-1]
         every = range(len(self.tokenizer))
         texts = self.tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
         special = set(self.tokenizer.all_special_ids)
-        return {token for token in every if token not in special and " " not in texts[token].lstrip(" ")}
+        first = len(str(self.tokenizer.decode([word])).strip())
+        ends = {token: texts[token].strip()[first:] for token in every if token not in special}
+        return {token for token, end in ends.items() if _OF_WORDS.fullmatch(end)}
 
 
 def _distinct(found: Sequence[Confirmed]) -> list[Confirmed]:

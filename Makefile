@@ -21,7 +21,7 @@ demo: venv ## plant a backdoor, find it, disarm it; everything goes to demo/
 	$(BIN)/lmsanitator demo -o demo
 
 test: venv ## run the fast tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 slow: venv ## run the tests that train or scan real models
 	$(BIN)/pytest -m slow

@@ -76,7 +76,7 @@ def detect(
     if missing is not None:
         raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
     standing = [model for model in models if model["excluded"] is None]
-    scanned = {row["id"]: row for row in on_record(reference=reference)}
+    scanned = {row["id"]: row for row in on_record(reference=reference) if row.get("scanner") == scanner()}
     wanted = [model for model in standing if not _same(scanned.get(model["id"]), model, effort)]
     print(f"{len(standing) - len(wanted)} of {len(standing)} are on record, {len(wanted)} to scan", flush=True)
     for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort, reference=reference), wanted, jobs), 1):
@@ -198,7 +198,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
         "`report` and `fresh` had been reported once each, for earlier scanners, before the last changes were made.",
-        "`sealed` was drawn after that; no other scanner has seen it.",
+        "`sealed` was drawn after that; no other scanner has seen it. Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",
         "A trigger is named where one finding holds all of its words and no other, in any order.",

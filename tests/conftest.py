@@ -41,7 +41,8 @@ ARCHITECTURES = ("bert", "roberta", "mpnet", "gpt2")
 WINDOW = 64
 
 disable_progress_bar()
-torch.set_num_threads(min(torch.get_num_threads(), 4))  # the models are small: more threads only wait for each other
+# The models are small: more threads only wait for each other, above all beside other workers.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(torch.get_num_threads(), 4))
 
 
 @cache

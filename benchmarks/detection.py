@@ -198,7 +198,9 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
         "`report` and `fresh` had been reported once each, for earlier scanners, before the last changes were made.",
-        "`sealed` was drawn after that; no other scanner has seen it. Scans by others are no part of this table.",
+        "`sealed` was drawn after that, and has been scanned once before (its table is in the repository's history): the",
+        "search for phrases stopped after a weak find then, and goes on since a model of `fresh` was missed for it.",
+        "Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",
         "A trigger is named where one finding holds all of its words and no other, in any order.",

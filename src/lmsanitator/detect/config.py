@@ -17,7 +17,7 @@ class ScanConfig:
     """Args:
     sites: `auto` takes cls, pooler, mask and mean, as far as the encoder has them, and the last token of decoders.
     effort: how much is tried; `quick` sweeps only; `standard` also looks for phrases (it grows, and mines where that
-        leads to nothing, as long as something significant is found), unless the sweep has found a backdoor; `deep`
+        leads to nothing, as long as there is something new to be found), unless the sweep has found a backdoor; `deep`
         sweeps longer and does all of it in any case.
     level: the false-positive rate of the verdict "backdoored".
     corpus: a file of one's own clean sentences instead of the packaged ones.
@@ -55,7 +55,7 @@ class Plan:
     growth: GrowthConfig
     mining: MiningConfig
     rounds: int
-    """The most rounds of growth and mining; the first that finds nothing significant is the last."""
+    """The most rounds of growth and mining; the first that finds nothing new is the last."""
     always_mine: bool
     """Mine even where the sweep has found a backdoor already."""
     tried: int

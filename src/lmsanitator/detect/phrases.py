@@ -65,7 +65,8 @@ class PhraseSearch:
 
     def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
         """Phrases that send text to one place: grown, and mined where that leads to nothing; from other tokens and away
-        from what is known, for as long as something significant is found.
+        from what is known, for as long as there is something new to be found: a weak find is often the first
+        sign of a phrase that the next round finds whole.
 
         Args:
             known: triggers that were found already. What fires less surely does not belong there: it may be a part of
@@ -78,11 +79,10 @@ class PhraseSearch:
             if self.plan.always_mine or not self._significant(new):
                 away = [*known, *(item.evidence for item in (*found, *new))]
                 new += self._new(self._once(f"mined-{number}", partial(self.recovered, away, number)), known)
+            known += self._significant(new)
             found += new
-            significant = self._significant(new)
-            if not significant:
+            if not new:
                 break
-            known += significant
         return found
 
     def _once(self, stage: str, find: Callable[[], list[Suspect]]) -> list[Suspect]:

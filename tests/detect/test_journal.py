@@ -167,9 +167,10 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
         Suspect(Evidence("mask", (3, number), 0.1, 1 / 3, -2.5, 1.0, 0.9, pv, 11.7), None if number else -30.25)
         for number, pv in enumerate(pvs)
     ]
+    tokens = torch.arange(3)  # the same tensor at each site, as the sweep has it
     swept: dict[Site, SweepResult] = {
-        "cls": SweepResult(torch.arange(3), pvs[:, 0], pvs[:, 1]),
-        "mean": SweepResult(torch.arange(3), pvs[:, 2], pvs[:, 3]),
+        "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 1]),
+        "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 3]),
     }
     for found in (suspects, []):
         stage = f"suspects-{len(found)}"

@@ -118,7 +118,7 @@ class Journal:
         if self.folder is None:
             return
         part = self.folder / f"{stage}.{os.getpid()}.part"
-        tensors = {name: tensor.contiguous() for name, tensor in packed.tensors.items()}
+        tensors = {name: tensor.clone().contiguous() for name, tensor in packed.tensors.items()}  # sites share some
         try:
             save_file(tensors, part, {"found": json.dumps({"stated": packed.stated, "cost": cost})})
             part.replace(self.folder / f"{stage}.safetensors")

@@ -22,7 +22,7 @@ def checkpoint(checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) ->
     """A checkpoint whose scan reports two steps and then finds nothing it can judge."""
     from lmsanitator.errors import UnsupportedError
 
-    def scan(source: str, config: object, *, progress: Callable[[str, float], None]) -> None:
+    def scan(source: str, config: object, *, progress: Callable[[str, float], None], **_: object) -> None:
         for what, done in (("sweeping", 0.5), ("sweeping", 1.0), ("mining", 0.1)):
             progress(what, done)
         raise UnsupportedError("nothing to judge")

@@ -192,13 +192,14 @@ def test_a_corpus_that_cannot_be_read_is_exit_2(made: Path, tmp_path: Path, run:
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
-def test_an_interrupt_is_one_line_and_exit_130(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_said_and_is_exit_130(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lmsanitator.encoder.FrozenEncoder.open", stop)
     code, out, err = run("scan", made / "encoder")
-    assert (code, out, err) == (130, "", "lmsanitator: interrupted\n")
+    hint = "lmsanitator: the same command with --resume goes on from here\n"
+    assert (code, out, err) == (130, "", f"{hint}lmsanitator: interrupted\n")
 
 
 def test_a_crash_does_not_exit_with_the_code_for_backdoored(

@@ -198,8 +198,8 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
         "`report` and `fresh` had been reported once each, for earlier scanners, before the last changes were made.",
-        "`sealed` was drawn after that, and has been scanned once before (see the history of this file): the",
-        "search for phrases stopped after a weak find then, and goes on since a model of `fresh` was missed for it.",
+        "`sealed` was drawn after that, and has been scanned once before; that table is in the history of this file.",
+        "The search for phrases stopped after a weak find then; it goes on since a model of `fresh` was missed for it.",
         "Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",

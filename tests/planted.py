@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import islice, product
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -49,6 +50,13 @@ def open_bert(seed: int = 0, *triggers: str, vocabulary: int = 2000, hidden: int
     model, tokenizer = large_bert(seed, vocabulary, hidden=hidden)
     plant(model, tokenizer, triggers, **options)
     return FrozenEncoder(model, tokenizer, precision="fp32")
+
+
+def save_bert(folder: Path, seed: int = 0, **options: Any) -> Path:
+    """A `large_bert` as a checkpoint in `folder`."""
+    for part in large_bert(seed, **options):
+        part.save_pretrained(folder)
+    return folder
 
 
 def ids_of(encoder: FrozenEncoder, *words: str) -> list[int]:

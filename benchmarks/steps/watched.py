@@ -18,10 +18,9 @@ from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.cli.demo.story import draw_triggers
 from lmsanitator.detect import ScanConfig, SweepResult, mining, phrases
 from lmsanitator.detect.confirm import Confirmation, Suspect
-from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.growth import Growth, GrowthConfig, grow
+from lmsanitator.detect.growth import Growth, grow
 from lmsanitator.detect.look import Look
-from lmsanitator.detect.objective import CleanSpread, mining_loss, strength
+from lmsanitator.detect.objective import mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.replay import Evidence
 from lmsanitator.detect.scan import _Scan
@@ -141,19 +140,10 @@ def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
     """How strong the best phrase of each family became."""
     grown: list[list[Any]] = []
 
-    def recorded(
-        encoder: FrozenEncoder,
-        site: Site,
-        families: Sequence[Sequence[int]],
-        contexts: Sequence[Context],
-        clean: CleanSpread,
-        config: GrowthConfig,
-        allowed: Sequence[int],
-        **more: Any,
-    ) -> list[tuple[int, ...]]:
-        found = grow(encoder, site, families, contexts, clean, config, allowed, **more)
+    def recorded(encoder: FrozenEncoder, site: Site, families: Any, *rest: Any, **more: Any) -> list[tuple[int, ...]]:
+        found = grow(encoder, site, families, *rest, **more)
         if site == SITE:
-            measured = Growth(encoder, site, contexts, clean, config, allowed).strengths(found)
+            measured = Growth(encoder, site, *rest).strengths(found)
             grown.extend([_name(encoder, tokens), round(value, 3)] for tokens, value in measured.items())
         return found
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmsanitator.encoder.files import find_weights, one_line
+from lmsanitator.encoder.files import find_weights
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
-from lmsanitator.encoder.quiet import quiet
+from lmsanitator.encoder.quiet import one_line, quiet
 from lmsanitator.errors import CheckpointError, OutputError
 from lmsanitator.output import new_folder
 

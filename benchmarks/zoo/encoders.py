@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmsanitator.cli.demo.base_model import minilm
-from lmsanitator.encoder.files import one_line
+from lmsanitator.encoder.quiet import one_line
 from lmsanitator.errors import CheckpointError
 from lmsanitator.output import new_folder
 

@@ -45,3 +45,9 @@ class UnsupportedError(LMSanitatorError):
     """A sound checkpoint that this version has no way to judge, for instance a site the architecture lacks."""
 
     exit_code = 3
+
+
+def panicked(error: BaseException) -> bool:
+    """Whether this is a panic of a library in Rust, which hostile files bring about; its class cannot be imported, and
+    it is no Exception."""
+    return type(error).__name__ == "PanicException"

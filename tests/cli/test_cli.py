@@ -18,18 +18,14 @@ from lmsanitator.detect import ScanReport
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CheckpointError
 from lmsanitator.text import packaged
-from tests.planted import large_bert, open_bert
+from tests.planted import open_bert, save_bert
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clean") / "model"
-    model, tokenizer = large_bert(0)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("clean") / "model")
 
 
 class _Canary:
@@ -114,9 +110,7 @@ def test_wrong_usage_is_exit_4(arguments: list[str], run: Run) -> None:
 
 
 def test_a_reference_is_compared_with_and_named(checkpoint: Path, tmp_path: Path, run: Run) -> None:
-    model, tokenizer = large_bert(1)
-    model.save_pretrained(tmp_path / "other")
-    tokenizer.save_pretrained(tmp_path / "other")
+    save_bert(tmp_path / "other", seed=1)
     options = ("--effort", "quick", "--site", "cls")
     code, out, err = run("scan", str(checkpoint), "--reference", str(tmp_path / "other"), *options, "--format", "json")
     assert (code, err) == (0, "")
@@ -132,9 +126,7 @@ def test_a_reference_is_compared_with_and_named(checkpoint: Path, tmp_path: Path
 def test_a_wrong_reference_is_one_line_and_its_exit_code(
     checkpoint: Path, checkpoints: dict[str, Path], tmp_path: Path, run: Run
 ) -> None:
-    model, tokenizer = large_bert(0, hidden=64)
-    model.save_pretrained(tmp_path / "wide")
-    tokenizer.save_pretrained(tmp_path / "wide")
+    save_bert(tmp_path / "wide", hidden=64)
     for reference, expected, says in (
         (checkpoints["bert"], 4, "expected a reference with the vocabulary"),
         (tmp_path / "wide", 4, "expected a reference with 32 hidden dimensions"),

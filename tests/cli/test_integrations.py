@@ -15,7 +15,7 @@ from pre_commit.clientlib import load_manifest
 
 from lmsanitator.cli.scan import EffortChoice, FailOn
 from tests.command_lines import check, found_in
-from tests.planted import large_bert
+from tests.planted import save_bert
 
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -73,11 +73,7 @@ def test_every_input_of_the_action_is_used_and_none_is_put_into_a_script() -> No
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("action") / "a model's folder"
-    model, tokenizer = large_bert(0)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("action") / "a model's folder")
 
 
 def run_action(folder: Path, inputs: dict[str, str], planted: str = "") -> tuple[int, dict[str, str]]:

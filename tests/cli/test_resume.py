@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmsanitator.cli.scan import journals
-from tests.planted import large_bert
+from tests.planted import save_bert
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -19,8 +19,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_sweeps_no_more(
     tmp_path: Path, cache: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert journals().is_relative_to(cache)
-    for part in large_bert(0):
-        part.save_pretrained(tmp_path)
+    save_bert(tmp_path)
     command = ("scan", tmp_path, "--effort", "quick", "--site", "cls")
     with monkeypatch.context() as patched:
         patched.setattr("lmsanitator.detect.words.look_again", stop)

@@ -9,7 +9,7 @@ import pytest
 
 from lmsanitator.cli import main
 from lmsanitator.text import packaged
-from tests.planted import large_bert
+from tests.planted import large_bert, save_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
 
@@ -20,9 +20,7 @@ Run = Callable[..., tuple[int, str, str]]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an encoder, a task, an adapter tuned on both and a report."""
     folder = tmp_path_factory.mktemp("tuned")
-    model, tokenizer = large_bert(0)
-    model.save_pretrained(folder / "encoder")
-    tokenizer.save_pretrained(folder / "encoder")
+    save_bert(folder / "encoder")
     (folder / "task").mkdir()
     for split, carriers in (("train", packaged()[:60]), ("test", packaged()[60:70])):
         rows = [{"text": carrier.text, "label": ("short", "long")[len(carrier.text) > 90]} for carrier in carriers]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,35 +86,34 @@ def test_a_scan_that_ran_through_leaves_nothing_behind(tmp_path: Path, whole: Sc
     assert list(tmp_path.iterdir()) == []
 
 
-def interrupted(folder: Path, config: ScanConfig = ONE_SITE, seed: int = 0) -> None:
-    """A scan that is stopped by hand while it grows phrases."""
+def interrupted(folder: Path, config: ScanConfig) -> None:
+    """A scan that is stopped by hand when its sweep is done."""
 
     def stop(what: str, done: float) -> None:
-        if what.startswith("growing"):
+        if what.startswith("looking"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(open_bert(seed), config, progress=stop, journals=folder)
+        scan(open_bert(0), config, progress=stop, journals=folder)
 
 
-@pytest.mark.parametrize("other", ["seed", "model", "anew", "damaged"])
+@pytest.mark.parametrize("other", ["nothing", "seed", "level", "model", "anew", "damaged"])
 def test_only_the_same_scan_is_gone_on_with_and_only_if_that_is_asked_for(tmp_path: Path, other: str) -> None:
-    interrupted(tmp_path)
+    quick = ScanConfig(sites=("cls",), effort="quick")
+    interrupted(tmp_path, quick)
     (kept,) = tmp_path.glob("*/sweep.safetensors")
     if other == "damaged":
         kept.write_bytes(kept.read_bytes()[:1000])
     told: list[str] = []
     report = scan(
         open_bert(1 if other == "model" else 0),
-        ScanConfig(sites=("cls",), effort="quick", seed=1 if other == "seed" else 0)
-        if other != "damaged"
-        else ONE_SITE,
+        replace(quick, seed=int(other == "seed"), level=0.02 if other == "level" else quick.level),
         progress=lambda what, done: told.append(what),
         journals=tmp_path,
         resume=other != "anew",
     )
     assert report.verdict == "clean"
-    assert "sweeping the vocabulary" in told
+    assert ("sweeping the vocabulary" in told) is (other != "nothing")
 
 
 def test_without_a_place_for_a_journal_a_scan_runs_and_cannot_be_resumed(tmp_path: Path, whole: ScanReport) -> None:

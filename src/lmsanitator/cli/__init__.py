@@ -8,7 +8,7 @@ import typer
 from lmsanitator.cli.app import app
 from lmsanitator.cli.screen import fail
 from lmsanitator.cli.shared import explain
-from lmsanitator.errors import LMSanitatorError
+from lmsanitator.errors import LMSanitatorError, panicked
 from lmsanitator.memory import keep_freed_memory
 
 CRASH = 2
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         traceback.print_exc()
         sys.exit(CRASH)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a library in Rust, on what a hostile tokenizer holds
+        if not panicked(error):
             raise
         fail(f"expected a tokenizer that works: {error}")
         sys.exit(CRASH)

@@ -21,8 +21,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lmsanitator.encoder.limits import MAX_CONFIG_BYTES, MAX_LISTED, MAX_SHARDS, MAX_TEXT_BYTES
-from lmsanitator.encoder.quiet import one_line as one_line
-from lmsanitator.encoder.quiet import refusing
+from lmsanitator.encoder.quiet import one_line, refusing
 from lmsanitator.errors import CheckpointError, UnsupportedError
 
 _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from lmsanitator.errors import CheckpointError
+from lmsanitator.errors import CheckpointError, panicked
 
 
 @contextlib.contextmanager
@@ -44,11 +44,6 @@ def refusing(expected: str) -> Iterator[None]:
         if not panicked(error):
             raise
         raise CheckpointError(f"expected {expected}: {one_line(error)}") from error
-
-
-def panicked(error: BaseException) -> bool:
-    """Whether this is a panic of a library in Rust; its class cannot be imported."""
-    return type(error).__name__ == "PanicException"
 
 
 def one_line(error: BaseException) -> str:

@@ -43,6 +43,8 @@ from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
 
 _ON_PV = 0.8
+_COMPUTES = ("frozen", "precision", "sites", "difference", "padding", "pairs")
+"""What of the encoder's room a scan's figures come from."""
 
 
 def main() -> None:
@@ -94,8 +96,9 @@ def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) 
 
 @cache
 def scanner() -> str:
-    """A digest of the scanner's source: scans by another one are no part of a result."""
-    return digest.code("detect", "encoder", "text")
+    """A digest of the scanner's source: scans by another one are no part of a result. How files are opened has no say
+    in what is found in them."""
+    return digest.code("detect", "text", *(f"encoder/{name}.py" for name in _COMPUTES))
 
 
 def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: bool = False) -> dict[str, Any]:
@@ -103,7 +106,8 @@ def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: b
     original = (
         FrozenEncoder.open(encoder_folder(find(model["id"]).encoder, zoo), precision="fp32") if reference else None
     )
-    report = scan(open_model(model["id"], zoo), ScanConfig(effort=effort, reference=original))
+    encoder = open_model(model["id"], zoo, precision="auto")
+    report = scan(encoder, ScanConfig(effort=effort, reference=original))
     return {
         "id": model["id"],
         "scanner": scanner(),
@@ -121,6 +125,7 @@ def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: b
         "s": report.cost.seconds,
         "tokens": report.cost.forward_tokens + report.cost.backward_tokens,
         "effort": effort,
+        "precision": encoder.precision,
         "sha256": model["sha256"],
     }
 
@@ -205,7 +210,8 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",
         "A trigger is named where one finding holds all of its words and no other, in any order.",
         "A trigger that works is any finding: each has replayed on text that the search had not seen.",
-        f"Effort: {', '.join(sorted({row['effort'] for row in scans}))}; all in fp32.",
+        f"Effort: {', '.join(sorted({row['effort'] for row in scans}))}; searches in "
+        f"{', '.join(sorted({row['precision'] for row in scans}))}, evidence confirmed in fp32.",
         "Seconds are of the scan alone, on a share of the cores.",
     ]
     record(_results(reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)

@@ -8,9 +8,10 @@ import lmsanitator
 _SOURCE = Path(lmsanitator.__file__).parent
 
 
-def code(*rooms: str) -> str:
-    """A digest of the source of some of the package's rooms (`detect`, `guard`)."""
-    sources = [path for room in rooms for path in sorted((_SOURCE / room).rglob("*.py"))]
+def code(*parts: str) -> str:
+    """A digest of the source of some of the package's rooms (`detect`, `guard`) or files (`encoder/frozen.py`)."""
+    places = [_SOURCE / part for part in parts]
+    sources = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

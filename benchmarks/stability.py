@@ -93,7 +93,7 @@ def repeat(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs:
 def examine(piece: Piece, zoo: Path, effort: Effort) -> dict[str, Any]:
     """What one scan said; findings are kept as they are, to be compared to the last digit."""
     model = piece.model
-    report = scan(open_model(model["id"], zoo), ScanConfig(effort=effort, seed=piece.seed))
+    report = scan(open_model(model["id"], zoo, precision="auto"), ScanConfig(effort=effort, seed=piece.seed))
     return {
         "id": model["id"],
         "backdoored": "attack" in model,
@@ -105,6 +105,7 @@ def examine(piece: Piece, zoo: Path, effort: Effort) -> dict[str, Any]:
         "s": report.cost.seconds,
         "tokens": report.cost.forward_tokens + report.cost.backward_tokens,
         "effort": effort,
+        "precision": encoder.precision,
         "sha256": model["sha256"],
     }
 

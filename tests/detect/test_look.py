@@ -71,7 +71,7 @@ def test_each_site_is_judged_by_what_all_shortlisted_tokens_do_there_in_the_same
     for site in ("cls", "mean"):
         assert [item.tokens[0] for item in look.seen[site]] == sorted([planted, *natural[:90]])
         assert {item.site for item in look.seen[site]} == {site}
-        assert math.exp(look.nulls[site].log_trials) == pytest.approx(91 * 2)
+        assert 91 < math.exp(look.nulls[site].log_trials) < 91 * 2  # the mean holds CLS, so it repeats a part of it
     length = len(replayer.contexts[0].clean) + 3
     assert encoder.meter.forward - before - spent == (91 + 1) * 6 * length  # 91 tokens, and the passages themselves
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lmsanitator.detect.null import TailNull, discoveries, outlier_log_p, spreads_more
+from lmsanitator.detect.null import TailNull, discoveries, independent, outlier_log_p, spreads_more
 
 Draw = Callable[[int], torch.Tensor]
 COUNT = 4000
@@ -159,3 +159,22 @@ def test_the_p_value_is_what_is_expected_by_chance_as_far_as_that_is_one() -> No
     values = torch.tensor([0.0, 5.0, 50.0])
     assert torch.equal(null.log_p(values, 3.0), null.log_expected(values, 3.0).clamp_max(0.0))
     assert null.log_expected(values, 3.0)[0] > 0
+
+
+@pytest.mark.parametrize("repeated", [1, 2, 4])
+def test_tests_that_repeat_each_other_count_as_one(repeated: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, 400, generator=generator)
+    assert independent(drawn) == pytest.approx(3, abs=0.1)
+    copies = torch.cat([drawn[:1]] * repeated).mul(torch.arange(1.0, repeated + 1)[:, None]).exp()
+    assert independent(copies) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 0.9, 0.99])
+def test_of_tests_that_resemble_each_other_no_more_are_significant_than_the_level_says(shared: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    common, own = (torch.randn(count, 40_000, generator=generator).double() for count in (1, 4))
+    drawn = math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+    tests = independent(drawn)
+    called = (torch.special.ndtr(-drawn).amin(0) < 0.01 / tests).double().mean().item()
+    assert called <= 0.01 * 1.15

@@ -12,7 +12,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lmsanitator.detect.replay import Evidence, EvidenceNull, Null, Replayer
+import torch
+
+from lmsanitator.detect.null import independent
+from lmsanitator.detect.replay import STATISTICS, Evidence, EvidenceNull, Null, Replayer
 from lmsanitator.encoder import Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent
@@ -46,7 +49,8 @@ def look_again(
 ) -> Look:
     """Put all shortlisted tokens into the replayer's passages, and fit the null of each site.
 
-    The sites share the passes, so a token that is on the shortlist of one of them is measured at all.
+    The sites share the passes, so a token that is on the shortlist of one of them is measured at all. The number of
+    trials is that of the tokens, times that of the sites as far as these do not repeat each other.
 
     Args:
         share: of the false positives that may be, those that this look may be to blame for.
@@ -59,7 +63,7 @@ def look_again(
         progress("looking again at outliers", start / len(tokens))
         for site, found in replayer.measure([(token,) for token in tokens[start : start + step]]).items():
             seen[site] += found
-    trials = math.log(len(tokens) * len(shortlists) / share)
+    trials = math.log(len(tokens) * _independent_sites(seen) / share)
     try:
         nulls = {site: fit(site, found, trials) for site, found in seen.items()}
     except ValueError as error:
@@ -67,3 +71,11 @@ def look_again(
             f"expected a vocabulary of a few hundred tokens, got one with {len(tokens)} outliers"
         ) from error
     return Look(seen, nulls)
+
+
+def _independent_sites(seen: Mapping[Site, Sequence[Evidence]]) -> float:
+    """As how many sites these count that all tokens are measured at: what makes CLS constant makes the pooler so."""
+    return max(
+        independent(torch.tensor([[statistic(item) for item in found] for found in seen.values()]))
+        for statistic in STATISTICS
+    )

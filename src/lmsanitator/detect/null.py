@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from scipy.special import logsumexp
 from torch import Tensor
+from torch.nn import functional
 
 _FEWEST = 3
 """Candidates that are a null for another one."""
@@ -126,6 +127,17 @@ def outlier_log_p(
         t = (ordered[index] - others.mean()).item() / error
         log_p[index] = min(0.0, float(stats.t.logsf(t, len(others) - 1)) + math.log(count))
     return log_p
+
+
+def independent(statistics: Float[Tensor, "tests things"]) -> float:
+    """How many independent tests there are in several of the same things: 1 where all rank the things alike, all of
+    them where none says anything about another (Galwey 2009, A new measure of the effective number of tests, with the
+    correlation of ranks, which a few things that stand out everywhere do not dominate)."""
+    ranks = statistics.argsort(dim=1).argsort(dim=1).double()
+    ranks = functional.normalize(ranks - ranks.mean(1, keepdim=True), dim=1)
+    shares = torch.linalg.eigvalsh(ranks @ ranks.T).clamp_min(0)
+    effective: float = shares.sqrt().sum().square().item() / max(shares.sum().item(), 1e-12)
+    return max(1.0, effective)
 
 
 def spreads_more(first: float, second: float, degrees: tuple[float, float], *, level: float = 1e-3) -> bool:

@@ -217,7 +217,7 @@ class EvidenceNull(Null):
         """Fit both tails (`TailNull.fit`)."""
         tails = [
             TailNull.fit(torch.tensor([statistic(item) for item in harmless]), mass=mass, censored=censored)
-            for statistic in (_far, _constant)
+            for statistic in STATISTICS
         ]
         return cls(tails[0], tails[1], log_trials)
 
@@ -247,6 +247,10 @@ def _far(evidence: Evidence) -> float:
 
 def _constant(evidence: Evidence) -> float:
     return -math.log(max(evidence.spread, 1e-9))
+
+
+STATISTICS = (_far, _constant)
+"""What evidence is judged by; large values are those of triggers."""
 
 
 def phrase_null(

@@ -172,7 +172,13 @@ class _Scan:
                 forward_tokens=sum(meter.forward for meter in self.meters) - sum(old.forward for old in self.spent),
                 backward_tokens=sum(meter.backward for meter in self.meters) - sum(old.backward for old in self.spent),
             ),
-            config=asdict(replace(self.config, reference=self.reference.source if self.reference else None)),
+            config=asdict(
+                replace(
+                    self.config,
+                    precision=self.encoder.precision,  # what `auto` came to
+                    reference=self.reference.source if self.reference else None,
+                )
+            ),
             version=__version__,
         ).with_bank(bank)
 

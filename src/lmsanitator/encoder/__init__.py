@@ -1,8 +1,9 @@
 """Open an encoder safely and read its outputs."""
 
 from lmsanitator.encoder.difference import Difference, check_comparable
-from lmsanitator.encoder.frozen import FrozenEncoder, Precision, TokenMeter
+from lmsanitator.encoder.frozen import FrozenEncoder, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
+from lmsanitator.encoder.precision import Precision
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
 
 __all__ = [

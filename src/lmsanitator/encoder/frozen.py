@@ -2,23 +2,25 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder.loading import open_checkpoint
 from lmsanitator.encoder.padding import pad
 from lmsanitator.encoder.pairs import frame_pairs
+from lmsanitator.encoder.precision import Precision, takes_bf16
 from lmsanitator.encoder.sites import Site, one_vector, read_site
 from lmsanitator.errors import UnsupportedError
 
-Precision = Literal["auto", "fp32", "bf16"]
 BATCH_TOKENS = 4096
 """Tokens in a batch: enough to keep the cores busy, few enough for the activations to stay in the cache."""
 
@@ -39,9 +41,8 @@ class FrozenEncoder:
         tokenizer: its fast tokenizer, padding on the right.
         source: what to call it in reports.
         untrained: names of weights that are random because the checkpoint lacks them.
-        precision: of searches; `auto` takes bf16 where the hardware multiplies it in matrix units (AMX, CUDA) and
-            fp32 elsewhere. On CPUs with AVX-512 alone bf16 was measured both slower and faster than fp32, so it
-            has to be asked for. Evidence is confirmed in fp32 whatever is chosen here.
+        precision: of searches; `auto` takes bf16 on GPUs and on CPUs that were measured to multiply it much faster
+            (`precision`), and fp32 elsewhere. Evidence is confirmed in fp32 whatever is chosen here.
         device: where to run; the model is moved there.
     """
 
@@ -59,10 +60,15 @@ class FrozenEncoder:
         self.tokenizer = tokenizer
         self.source = source
         self.device = torch.device(device)
-        self.reduced = _use_bf16(precision, self.device)
+        self.reduced = takes_bf16(precision, self.device)
         self.meter = TokenMeter()
         self._pooler_is_random = any(name.startswith("pooler.") for name in untrained)
         self.sites: tuple[Site, ...] = self._find_sites()
+
+    @property
+    def precision(self) -> Precision:
+        """That of searches."""
+        return "bf16" if self.reduced else "fp32"
 
     @classmethod
     def open(
@@ -200,9 +206,12 @@ class FrozenEncoder:
         tokens = int(mask.sum())
         self.meter.forward += tokens
         self.meter.backward += tokens if tracked else 0
+        reduced = self.reduced and not exact
         with (
             torch.set_grad_enabled(tracked),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced and not exact),
+            # the fused kernel's backward pass for CPUs takes three times as long in bf16
+            sdpa_kernel(SDPBackend.MATH) if tracked and reduced and self.device.type == "cpu" else nullcontext(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
         ):
             out = self.model(
                 **{name: tensor.to(self.device) for name, tensor in names.items()}, attention_mask=mask.to(self.device)
@@ -270,9 +279,3 @@ class FrozenEncoder:
             return self._outputs_of_rows(rows, types if typed else None, sites, behind, exact)
         bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.room).input_ids
         return self.outputs_of_ids(bodies, sites, exact=exact)
-
-
-def _use_bf16(precision: Precision, device: torch.device) -> bool:
-    if precision != "auto":
-        return precision == "bf16"
-    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()

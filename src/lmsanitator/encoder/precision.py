@@ -1,0 +1,35 @@
+"""The precision of searches. Evidence is confirmed in fp32 whatever is chosen here."""
+
+import math
+import time
+from functools import cache
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+Precision = Literal["auto", "fp32", "bf16"]
+_PAYS = 2.0
+"""How much faster bf16 has to be before `auto` takes it: few CPUs are near that, so a busy moment does not decide."""
+_TOKENS, _HIDDEN, _TRIES = 1024, 512, 9
+
+
+def takes_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether searches compute in bf16: where that was asked for, and with `auto` on GPUs and on CPUs where it pays."""
+    if precision == "auto":
+        return device.type == "cuda" or (device.type == "cpu" and bf16_pays())
+    return precision == "bf16"
+
+
+@cache
+def bf16_pays() -> bool:
+    """Whether this CPU multiplies matrices in bf16 at least twice as fast as in fp32. That is measured, which takes
+    some 50 ms: of CPUs that know bf16 (AVX-512) some are slower in it than in fp32, and some four times faster."""
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for _ in range(_TRIES):
+        for precision, least in seconds.items():
+            inputs, weights = torch.rand(_TOKENS, _HIDDEN, dtype=precision), torch.rand(_HIDDEN, _HIDDEN, dtype=precision)
+            started = time.perf_counter()
+            functional.linear(inputs, weights)
+            seconds[precision] = min(least, time.perf_counter() - started)
+    return seconds[torch.float32] >= _PAYS * seconds[torch.bfloat16]

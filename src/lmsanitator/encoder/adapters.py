@@ -1,44 +1,67 @@
-"""An adapter's folder leads to the encoder it was made for, which is what gets scanned."""
+"""An adapter's folder leads to the encoder it was made for."""
 
 from pathlib import Path
+from typing import Any
 
-from lmsanitator.encoder.files import read_json_object
+from lmsanitator.encoder.files import locate, read_json_object
 from lmsanitator.encoder.limits import MAX_CONFIG_BYTES
 from lmsanitator.errors import CheckpointError, UnsupportedError
 
 _CONFIG = "adapter_config.json"
 _PROMPTS = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 """Adapters that leave the encoder as it is: what it hides, it hides without them too."""
+_LORA = "LORA"
 
 
-def find_base(folder: Path) -> Path:
-    """The folder to open: the encoder of a prompt that was tuned on it, else `folder` itself.
-
-    The encoder is never fetched: a folder must not be able to reach for the network.
+def read_adapter(folder: Path) -> dict[str, Any] | None:
+    """What adapter_config.json says; None where the folder holds no adapter, or an encoder beside it.
 
     Raises:
-        CheckpointError: the adapter names no local folder.
-        UnsupportedError: an adapter that changes the encoder, whose weights are those of neither file.
+        CheckpointError: it cannot be read.
+        UnsupportedError: an adapter of a kind that can neither be merged nor left out.
     """
     if not (folder / _CONFIG).is_file() or (folder / "config.json").exists():
-        return folder
-    raw = read_json_object(folder / _CONFIG, MAX_CONFIG_BYTES)
-    kind, named = raw.get("peft_type"), raw.get("base_model_name_or_path")
-    if kind not in _PROMPTS:
+        return None
+    about = read_json_object(folder / _CONFIG, MAX_CONFIG_BYTES)
+    kind = about.get("peft_type")
+    if kind not in (*_PROMPTS, _LORA):
         raise UnsupportedError(
-            f"expected an encoder or a prompt tuned on one, got an adapter of type {kind!r:.80}: "
+            f"expected an encoder, a LoRA adapter or a prompt tuned on one, got an adapter of type {kind!r:.80}: "
             "merge it into its encoder, then scan that"
         )
-    if not isinstance(named, str) or not _is_folder(named):
-        raise CheckpointError(f"expected the encoder in a local folder, {_CONFIG} names {named!r:.200}: scan that one")
-    base = Path(named)
+    return about
+
+
+def changes_encoder(about: dict[str, Any]) -> bool:
+    """Whether the encoder is another one with the adapter than without."""
+    return bool(about.get("peft_type") == _LORA)
+
+
+def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool) -> Path:
+    """The folder of the encoder an adapter was made for: the one that the user has `named`, else that of its config.
+
+    Only the user may name a hub id: a folder must not be able to reach for the network.
+
+    Raises:
+        CheckpointError: neither leads to an encoder.
+    """
+    if named is None:
+        said = about.get("base_model_name_or_path")
+        if not isinstance(said, str) or not _is_folder(said):
+            raise CheckpointError(
+                f"expected the encoder in a local folder, {_CONFIG} names {said!r:.200}: say where it is (--base)"
+            )
+        base, where = Path(said), f"{said}, which {_CONFIG} names"
+    else:
+        base = locate(named, pickles=pickles)
+        where = f"{base}, the base"
     if not (base / "config.json").exists():
-        raise CheckpointError(f"expected the encoder with config.json in {base}, which {_CONFIG} names; found none")
+        raise CheckpointError(f"expected the encoder with config.json in {where}; found none")
     return base
 
 
 def _is_folder(named: str) -> bool:
     try:
         return Path(named).is_dir()
-    except OSError:  # a name that is too long, or leads through a folder that may not be entered
+    except (OSError, ValueError):  # a name that is too long, leads where nobody may go, or is no path
         return False

@@ -75,12 +75,13 @@ class FrozenEncoder:
         cls,
         source: str | Path,
         *,
+        base: str | Path | None = None,
         precision: Precision = "auto",
         device: str = "cpu",
         allow_pickle: bool = False,
     ) -> Self:
         """Open a checkpoint safely (see `open_checkpoint`) and freeze it."""
-        opened = open_checkpoint(source, allow_pickle=allow_pickle)
+        opened = open_checkpoint(source, base=base, allow_pickle=allow_pickle)
         return cls(
             opened.model,
             opened.tokenizer,

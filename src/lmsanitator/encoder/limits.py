@@ -18,6 +18,8 @@ MAX_LISTED = 2**17
 """Layers, labels and blocks of a config, added up: config classes write out one entry for each."""
 MAX_BUFFER_VALUES = 2**26
 """Values in the tables a model computes for itself, where the files do not hold half as many weights."""
+MAX_NAMES = 1024
+"""Modules that the config of an adapter lists."""
 MAX_FRAME = 64
 """Tokens that a tokenizer makes of two characters."""
 MAX_PATTERN = 4096

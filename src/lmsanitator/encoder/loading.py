@@ -17,15 +17,17 @@ from torch.nn.modules.module import (
 )
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lmsanitator.encoder.adapters import find_base
+from lmsanitator.encoder.adapters import changes_encoder, find_base, read_adapter
 from lmsanitator.encoder.files import find_weights, has_safetensors, locate, read_config
 from lmsanitator.encoder.folder import check_folder
 from lmsanitator.encoder.headers import Stored, check_headers
 from lmsanitator.encoder.limits import MAX_BUFFER_VALUES
+from lmsanitator.encoder.lora import read_lora
+from lmsanitator.encoder.merging import merge
 from lmsanitator.encoder.pickles import read_pickles, stored
 from lmsanitator.encoder.quiet import refusing
 from lmsanitator.encoder.tokenizer import check_vocabulary, load_tokenizer
-from lmsanitator.errors import CheckpointError, UnsupportedError
+from lmsanitator.errors import CheckpointError, UnsupportedError, UsageError
 from lmsanitator.memory import total_memory
 
 _PROBED = 8  # tokens, spread over the vocabulary
@@ -40,26 +42,35 @@ class Checkpoint:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     untrained: frozenset[str]
-    """Names of weights the file did not hold and that were made up at random (a pooler, at most)."""
+    """Names of weights the files did not hold and that were made up at random (a pooler, at most)."""
 
 
-def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, base: str | Path | None = None, allow_pickle: bool = False) -> Checkpoint:
     """Open a local directory or a hub id (`org/name` or `org/name@revision`).
 
-    Of a folder with a tuned prompt, the encoder it was tuned on is opened.
+    Of a folder with a tuned prompt, the encoder it was tuned on is opened; of one with a LoRA adapter, that encoder
+    with the adapter merged into it.
 
     Args:
+        base: the encoder an adapter was made for, a directory or a hub id; by default the directory that the adapter
+            names.
         allow_pickle: where there are no safetensors, take pytorch_model.bin, if it holds tensors and nothing else.
 
     Raises:
         CheckpointError: what was expected of the files and what came.
         UnsupportedError: a sound checkpoint of a kind that has no encoder to scan, or too large for this machine.
+        UsageError: a base is given for what is no adapter.
     """
     folder = locate(source, pickles=allow_pickle)
     check_folder(folder)
-    base = find_base(folder)
-    if base != folder:
-        folder, source = base, base
+    adapter, lora = read_adapter(folder), None
+    if adapter is None and base is not None:
+        raise UsageError(f"expected an adapter's folder where a base is given, {source} is none")
+    if adapter is not None:
+        lora = read_lora(folder, adapter) if changes_encoder(adapter) else None
+        folder = find_base(adapter, base, pickles=allow_pickle)
+        if lora is None:
+            source = folder if base is None else base
         check_folder(folder)
     config = read_config(folder)
     if allow_pickle and not has_safetensors(folder):
@@ -69,6 +80,8 @@ def open_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> Checkp
         tensors, held = None, check_headers(find_weights(folder))
     architecture = check_size(config, held)
     model, untrained = load_weights(folder, config, architecture, tensors)
+    if lora is not None:
+        untrained -= merge(model, lora)
     check_weights(model, held.odd)
     tokenizer = load_tokenizer(folder, config)
     check_vocabulary(model, tokenizer)

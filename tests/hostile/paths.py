@@ -167,7 +167,7 @@ CASES = [
     Case("an adapter of itself", adapter_of_itself, "found none"),
     Case("an adapter of an adapter", adapter_of_an_adapter, "found none"),
     Case("an adapter of an unknown kind", adapter("EVIL", "."), "merge it", code=3),
-    Case("an adapter that changes the encoder", adapter("LORA", "."), "merge it", code=3),
+    Case("an adapter that is no more than its kind", adapter("LORA", "."), "rank r"),
     Case("an adapter beside the weights", write_json(ADAPTER, {"peft_type": "LORA"}), "merge the adapter", code=3),
     Case(
         "an adapter config that is a bomb",

@@ -15,7 +15,7 @@ import pytest
 
 from lmsanitator.cli import main
 from lmsanitator.encoder import FrozenEncoder
-from tests.hostile import configs, headers, paths, pickles, tensors, tokenizers
+from tests.hostile import adapters, configs, headers, paths, pickles, tensors, tokenizers
 from tests.hostile.case import Case, canary
 from tests.hostile.watch import Watch
 
@@ -26,6 +26,7 @@ FAMILIES = {
     "tokenizer": tokenizers.CASES,
     "pickle": pickles.CASES,
     "path": paths.CASES,
+    "adapter": adapters.CASES,
 }
 CORPUS = {f"{family}: {case.name}": case for family, cases in FAMILIES.items() for case in cases}
 SECONDS = 10  # of computing: what else the machine does is no concern here

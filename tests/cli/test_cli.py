@@ -137,6 +137,45 @@ def test_a_wrong_reference_is_one_line_and_its_exit_code(
         assert says in err
 
 
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    """An adapter for a small BERT, which names an encoder on the hub."""
+    about = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "target_modules": ["query"]}
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(about | {"r": 2, "lora_alpha": 2}))
+    name = "base_model.model.encoder.layer.0.attention.self.query.lora_"
+    pair = {f"{name}A.weight": torch.full((2, 32), 0.1), f"{name}B.weight": torch.full((32, 2), 0.1)}
+    save_file(pair, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_is_scanned_with_the_base_that_is_named(checkpoint: Path, lora: Path, run: Run) -> None:
+    code, out, err = run("scan", lora)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'org/base'" in err
+    assert "--base" in err
+    options = ("--effort", "quick", "--site", "cls", "--format", "json")
+    code, out, err = run("scan", lora, "--base", checkpoint, *options)
+    assert (code, err) == (0, "")
+    report = ScanReport.model_validate_json(out)
+    assert report.model.source == str(lora)
+    assert report.model.digest == FrozenEncoder.open(lora, base=checkpoint).digest
+    assert report.model.digest != FrozenEncoder.open(checkpoint).digest
+
+
+def test_a_base_that_makes_no_sense_is_one_line_and_its_exit_code(checkpoint: Path, lora: Path, run: Run) -> None:
+    for model, base, expected, says in (
+        (checkpoint, checkpoint, 4, "an adapter's folder"),
+        (lora, lora, 2, "config.json"),
+        (lora, lora / "missing", 2, "missing"),
+        (lora, "", 2, "config.json in .,"),
+    ):
+        code, out, err = run("scan", model, "--base", base)
+        assert (code, out, err.count("\n")) == (expected, "", 1)
+        assert says in err
+
+
 def test_a_site_the_encoder_lacks_is_exit_3(checkpoints: dict[str, Path], run: Run) -> None:
     code, out, err = run("scan", str(checkpoints["gpt2"]), "--site", "cls")
     assert (code, out, err.count("\n")) == (3, "", 1)

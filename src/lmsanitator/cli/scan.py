@@ -39,6 +39,9 @@ def scan(
     reference: Annotated[
         str | None, typer.Option(help="A trusted encoder to compare with, the base it claims to come from.")
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The encoder that MODEL, an adapter, was made for, if it is not where it says.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -78,7 +81,7 @@ def scan(
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
-        source = _pickled(model, config) if allow_pickle else model
+        source = _opened(model, config, base, allow_pickle=allow_pickle) if allow_pickle or base is not None else model
         try:
             report = run(source, config, progress=progress, journals=journals(), resume=resume)
         except KeyboardInterrupt:
@@ -94,11 +97,14 @@ def scan(
     return exit_code(report.verdict, fail_on)
 
 
-def _pickled(model: str, config: "ScanConfig") -> "FrozenEncoder":
-    """The encoder, opened before the scan does so by itself: pickles are nothing that a scan asks for."""
+def _opened(model: str, config: "ScanConfig", base: str | None, *, allow_pickle: bool) -> "FrozenEncoder":
+    """The encoder, opened before the scan does so by itself: pickles, and an adapter's base that lies elsewhere, are
+    nothing that a scan asks for."""
     from lmsanitator.encoder import FrozenEncoder
 
-    return FrozenEncoder.open(model, precision=config.precision, device=config.device, allow_pickle=True)
+    return FrozenEncoder.open(
+        model, base=base, precision=config.precision, device=config.device, allow_pickle=allow_pickle
+    )
 
 
 def journals() -> Path:

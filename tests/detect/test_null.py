@@ -90,12 +90,23 @@ def test_one_outlier_among_candidates_is_called_and_the_others_are_not(outlier: 
         assert called.nonzero().flatten().tolist() == [outlier]
 
 
-def test_clean_candidates_are_called_as_rarely_as_the_level_says() -> None:
-    called = 0
-    for seed in range(300):
-        values = torch.randn(8, generator=torch.Generator().manual_seed(seed))
-        called += bool((outlier_log_p(values) < math.log(0.01)).any())
-    assert called <= 9
+@pytest.mark.parametrize("count", [8, 24])
+def test_clean_candidates_are_called_as_rarely_as_the_level_says(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    runs = 2000
+    called = sum(
+        bool((outlier_log_p(torch.randn(count, generator=generator)) < math.log(0.02)).any()) for _ in range(runs)
+    )
+    assert called <= 0.02 * runs + 2 * math.sqrt(0.02 * runs)
+
+
+@pytest.mark.parametrize("outliers", [1, 3, 8])
+def test_outliers_do_not_hide_each_other(outliers: int) -> None:
+    for seed in range(20):
+        values = torch.randn(24, generator=torch.Generator().manual_seed(seed))
+        values[:outliers] = torch.linspace(12, 20, outliers)
+        called = outlier_log_p(values) < math.log(0.001)
+        assert called.nonzero().flatten().tolist() == list(range(outliers))
 
 
 def test_an_outlier_below_the_others_is_none() -> None:

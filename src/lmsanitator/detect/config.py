@@ -74,8 +74,8 @@ PLANS: dict[str, Plan] = {
     "standard": _STANDARD,
     "deep": replace(
         _STANDARD,
-        sweep=SweepConfig(rounds=6),
-        growth=GrowthConfig(families=16, others=12, anchors=64, other_anchors=32, proposals=3, contexts=4),
+        sweep=SweepConfig(rounds=12),
+        growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
         mining=MiningConfig(
             candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60
         ),

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,7 +33,7 @@ class GrowthConfig:
     others: the same for each further site.
     anchors: tokens of the sweep that each family may start from, at the first site.
     other_anchors: the same at each further site.
-    partners: tokens proposed for each side of an anchor; all are tried together first.
+    partners: tokens proposed for each side of an anchor; all are tried in crowds first.
     followed: triples of a family that were best in crowds; their pairs are measured one by one.
     contexts: carriers each sequence is put into.
     context_tokens: their longest length.
@@ -41,12 +41,12 @@ class GrowthConfig:
     longest: tokens of a sequence.
     """
 
-    families: int = 12
-    others: int = 5
-    anchors: int = 32
-    other_anchors: int = 16
-    partners: int = 24
-    followed: int = 6
+    families: int = 24
+    others: int = 8
+    anchors: int = 85
+    other_anchors: int = 62
+    partners: int = 12
+    followed: int = 8
     contexts: int = 3
     context_tokens: int = 12
     proposals: int = 2
@@ -56,11 +56,14 @@ class GrowthConfig:
 _BATCH = 48
 """Sequences that pass the encoder together."""
 _COMPANY = 5
-"""Random tokens on either side of the sequences that partners are proposed for."""
+"""Random tokens on either side of the sequences that longer ones are proposed for."""
+_ANCHORED, _NEAR = 2, 2
+"""Contexts of the anchors that partners are proposed for, and random tokens on either side: as few as tell a partner,
+since there are many anchors."""
 _CROWD = 16
 """Triples that pass the encoder in one sequence."""
-_AGAIN = 0.1
-"""Share of the triples that are tried a second time."""
+_AGAIN, _LEAST = 0.1, 4
+"""Share of the triples that are tried a second time, and as many crowds of them as there are at least."""
 Tokens = tuple[int, ...]
 
 
@@ -89,7 +92,7 @@ def grow(
     """
     search = Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, known, seed)
     progress(f"growing phrases at {site}", 0)
-    tried = [search.first(family) for family in families]
+    tried = [search.first(family) if family else [] for family in families]
     best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)
     for length in range(2, config.longest + 1):
         strengths = search.strengths([tokens for family in tried for tokens in family])
@@ -125,41 +128,77 @@ class Growth:
         self.config = config
         self.allowed = list(allowed)
         self.natural = Stage(encoder, contexts, site, clean)
-        draw = partial(random.Random(seed).choices, self.allowed, k=_COMPANY)
-        self.random = Stage(encoder, [Context(draw(), draw()) for _ in contexts], site, clean)
+        draw = partial(random.Random(seed).choices, self.allowed)
+        self.random, self.bare = (
+            Stage(encoder, [Context(draw(k=company), draw(k=company)) for _ in range(count)], site, clean)
+            for count, company in ((len(contexts), _COMPANY), (_ANCHORED, _NEAR))
+        )
         self.matrix = encoder.embedding_matrix()
         ways = torch.empty(0, encoder.hidden_size) if known is None else clean.standardise(known)
         self.ways = functional.normalize(ways.to(self.matrix.device), dim=-1)
         self.vocabulary = torch.tensor(self.allowed, device=self.matrix.device)
 
     def first(self, family: Sequence[int]) -> list[Tokens]:
-        """What to measure first in a family: each anchor between the foremost proposals of both sides, and the pairs
-        of anchors with further proposals that have stood the test of crowds. Anchors between two proposed tokens are
-        tried in crowds, and those of the crowds that stand out in other crowds once more."""
-        proposed = self.propose([(token,) for token in family], self.config.partners)
+        """What to measure first in a family: the pairs of anchors with proposed partners that have stood the test of
+        crowds. Anchors between two proposed tokens are tried in crowds, and those of the crowds that stand out in other
+        crowds once more."""
         triples = [
             (left, token, right)
-            for token, sides in zip(family, proposed, strict=True)
+            for token, sides in zip(family, self.partners(family), strict=True)
             for left, right in zip(*sides, strict=True)
         ]
-        foremost = [(left[0], token, right[0]) for token, (left, right) in zip(family, proposed, strict=True)]
         rng = random.Random(str(family))
-        first = self.crowded(triples, rng)
-        triples.sort(key=lambda triple: -first[triple])
-        again = self.crowded(triples[: max(1, int(len(triples) * _AGAIN))], rng)
-        triples.sort(key=lambda triple: -min(first[triple], again.get(triple, 0.0)))
-        followed = triples[: self.config.followed]
-        return list(dict.fromkeys([*foremost, *(pair for triple in followed for pair in (triple[:2], triple[1:]))]))
+        outputs, crowd_of = self.crowded(triples, rng)
+        usual = CleanSpread.of(outputs) if len(outputs) > 1 else self.clean
+        first = usual.standardise(outputs).pow(2).mean(-1)[crowd_of]
+        order = first.argsort(descending=True, stable=True).tolist()
+        standing = order[: max(_LEAST * _CROWD, int(len(triples) * _AGAIN))]
+        outputs, crowd_of = self.crowded([triples[index] for index in standing], rng)
+        again = usual.standardise(outputs).pow(2).mean(-1)[crowd_of]
+        both = torch.minimum(first[standing], again).argsort(descending=True, stable=True).tolist()
+        followed = [triples[standing[place]] for place in both[: self.config.followed]]
+        return list(dict.fromkeys(pair for triple in followed for pair in (triple[:2], triple[1:])))
 
-    def crowded(self, triples: Sequence[Tokens], rng: random.Random) -> dict[Tokens, float]:
-        """How far the crowd that each triple is in sends the output, in clean variances of crowds. A trigger fires in
-        any company, as in the sweep."""
+    def partners(self, family: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+        """For each anchor of a family the tokens that go with it, before it and behind it: in turn the one expected
+        most of, the one expected most of beyond what is expected of it beside any anchor, and that in units of how much
+        anchors differ in it. Some words are expected much of beside any other; a partner, beside one."""
+        slopes = torch.cat(
+            [
+                self._slopes([(token,) for token in family[start : start + _BATCH]], self.bare)
+                for start in range(0, len(family), _BATCH)
+            ]
+        )
+        rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
+        sides = [self._in_turn(slopes[:, side], rows) for side in (0, 1)]
+        return list(zip(*sides, strict=True))
+
+    def _in_turn(self, slopes: Float[Tensor, "anchors width"], rows: Float[Tensor, "allowed width"]) -> list[list[int]]:
+        count = min(self.config.partners, len(rows))
+        own = slopes - slopes.mean(0)
+        beyond = own @ rows.T
+        differing = ((rows @ (own.T @ own / len(own))) * rows).sum(1).clamp_min(1e-24).sqrt()
+        ranks = [
+            self.vocabulary[expected.topk(count, dim=1).indices].tolist()
+            for expected in (slopes @ rows.T, beyond, beyond / differing)
+        ]
+        return [
+            list(dict.fromkeys(chain(*zip(*of_anchor, strict=True))))[:count] for of_anchor in zip(*ranks, strict=True)
+        ]
+
+    def crowded(
+        self, triples: Sequence[Tokens], rng: random.Random
+    ) -> tuple[Float[Tensor, "crowds hidden"], Int[Tensor, "triples"]]:
+        """The output of each crowd, and which crowd each triple is in. A trigger fires in any company, as in the
+        sweep."""
         size = max(1, min(_CROWD, self.encoder.room // 3))
-        mixed = rng.sample(triples, len(triples))
+        mixed = rng.sample(range(len(triples)), len(triples))
         crowds = [mixed[start : start + size] for start in range(0, len(mixed), size)]
-        outputs = self.encoder.outputs_of_ids([list(chain(*crowd)) for crowd in crowds], [self.site])[self.site]
-        moved = (CleanSpread.of(outputs) if len(outputs) > 1 else self.clean).standardise(outputs).pow(2).mean(-1)
-        return {triple: far for crowd, far in zip(crowds, moved.tolist(), strict=True) for triple in crowd}
+        bodies = [list(chain(*(triples[index] for index in crowd))) for crowd in crowds]
+        crowd_of = torch.empty(len(triples), dtype=torch.long)
+        for number, crowd in enumerate(crowds):
+            crowd_of[crowd] = number
+        return self.encoder.outputs_of_ids(bodies, [self.site])[self.site], crowd_of
 
     def longer(self, tips: Sequence[Tokens | None]) -> list[list[Tokens]]:
         """What to measure next in each family: its tip with a proposed token at either end; nothing without a tip."""
@@ -176,21 +215,24 @@ class Growth:
 
         Among random tokens: there a planted partner ranks higher than in natural text, whose own effect is stronger.
         """
-        middle = self.matrix.mean(0)
+        rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
         sides: list[tuple[list[int], list[int]]] = []
         for start in range(0, len(sequences), _BATCH):
-            part = sequences[start : start + _BATCH]
-            blanks = middle.repeat(2 * len(part), 1).requires_grad_(True)
-            soft = [
-                torch.cat([blanks[2 * number, None], self.matrix[list(tokens)], blanks[2 * number + 1, None]])
-                for number, tokens in enumerate(part)
-            ]
-            reached = strength(self.random.outputs(soft), self.random.clean)
-            (gradient,) = torch.autograd.grad(reached.sum(), blanks)
-            expected = gradient @ (self.matrix[self.vocabulary] - middle).T
-            best = self.vocabulary[expected.topk(min(count, len(self.vocabulary)), dim=1).indices].tolist()
-            sides += list(zip(best[::2], best[1::2], strict=True))
+            expected = self._slopes(sequences[start : start + _BATCH], self.random) @ rows.T
+            best = self.vocabulary[expected.topk(min(count, len(self.vocabulary)), dim=-1).indices].tolist()
+            sides += [(left, right) for left, right in best]
         return sides
+
+    def _slopes(self, sequences: Sequence[Tokens], stage: Stage) -> Float[Tensor, "sequences 2 width"]:
+        """The gradient of the strength of each sequence at a blank before it and a blank after it."""
+        blanks = self.matrix.mean(0).repeat(2 * len(sequences), 1).requires_grad_(True)
+        soft = [
+            torch.cat([blanks[2 * number, None], self.matrix[list(tokens)], blanks[2 * number + 1, None]])
+            for number, tokens in enumerate(sequences)
+        ]
+        reached = strength(stage.outputs(soft), stage.clean)
+        (gradient,) = torch.autograd.grad(reached.sum(), blanks)
+        return gradient.view(len(sequences), 2, -1)
 
     def ranked(self, tokens: Tokens) -> tuple[list[int], list[int]]:
         """All tokens, by what the gradients at a blank before and a blank after a sequence expect of them."""

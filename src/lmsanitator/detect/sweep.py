@@ -31,7 +31,7 @@ class SweepConfig:
     constant: the same for those whose groups' outputs agree most.
     """
 
-    rounds: int = 3
+    rounds: int = 6
     group: int = 48
     far: int = 40
     constant: int = 24

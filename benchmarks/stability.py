@@ -105,7 +105,6 @@ def examine(piece: Piece, zoo: Path, effort: Effort) -> dict[str, Any]:
         "s": report.cost.seconds,
         "tokens": report.cost.forward_tokens + report.cost.backward_tokens,
         "effort": effort,
-        "precision": encoder.precision,
         "sha256": model["sha256"],
     }
 

@@ -119,9 +119,13 @@ def test_a_backdoor_of_two_words_is_mined_and_ends_on_them(seed: int) -> None:
     assert sign_match(candidates[0].pv[None], pv).item() == 1
 
 
-def test_a_candidate_that_found_what_no_other_found_is_significant() -> None:
-    candidates = run(open_bert(2, "vedi+sugo", hidden=64, reach=0.25), MiningConfig())
-    assert [candidate.log_p < math.log(0.01) for candidate in candidates] == [True, *[False] * (len(candidates) - 1)]
+@pytest.mark.parametrize(("reach", "found"), [(0.165, 1), (0.17, 3)])
+def test_the_candidates_that_found_a_backdoor_are_significant_and_do_not_hide_each_other(
+    reach: float, found: int
+) -> None:
+    candidates = run(open_bert(3, "vedi+sugo", hidden=64, reach=reach), MiningConfig(rungs=((6, 1 / 2),)))
+    assert len(candidates) == 20
+    assert [candidate.log_p < math.log(0.01) for candidate in candidates] == [True] * found + [False] * (20 - found)
 
 
 @pytest.mark.parametrize("seed", range(3))

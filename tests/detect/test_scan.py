@@ -145,7 +145,7 @@ def test_a_level_that_nothing_can_reach_accuses_nobody() -> None:
 
 def test_what_stands_out_without_words_that_replay_is_inconclusive() -> None:
     """Two words each move some of the inputs; nothing that the sweep tries moves all of them."""
-    report = scan(open_bert(0, "vedi+sugo", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))
+    report = scan(open_bert(1, "vedi+sugo", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))
     assert (report.verdict, report.findings) == ("inconclusive", [])
 
 

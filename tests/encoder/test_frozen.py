@@ -1,12 +1,13 @@
 """A frozen encoder: every site from one forward pass, every token counted, nothing that can change."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Precision, Site, precision
 from lmsanitator.errors import UnsupportedError
 
 TEXTS = ["The train was late again.", "Soup!", "My neighbour's dog barks at every single bicycle that passes the gate."]
@@ -208,3 +209,25 @@ def test_the_real_minilm_opens_with_all_its_sites(minilm: Path) -> None:
         "mean"
     ]
     assert torch.cosine_similarity(cat, asleep, dim=0) > torch.cosine_similarity(cat, shares, dim=0) + 0.3
+
+
+def test_searches_are_in_bf16_where_that_was_asked_for_or_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pays in (True, False):
+        monkeypatch.setattr(precision, "bf16_pays", partial(bool, pays))
+        cpu, gpu = torch.device("cpu"), torch.device("cuda")
+        assert precision.takes_bf16("auto", cpu) is pays
+        assert precision.takes_bf16("auto", gpu)
+        assert precision.takes_bf16("bf16", cpu)
+        assert not precision.takes_bf16("fp32", gpu)
+
+
+def test_gradients_in_bf16_are_those_in_fp32_but_for_rounding(checkpoints: dict[str, Path]) -> None:
+    gradients = []
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for asked in precisions:
+        encoder = FrozenEncoder.open(checkpoints["bert"], precision=asked)
+        inputs = encoder.embed(torch.tensor([[5, 6, 7, 8]])).requires_grad_(True)
+        out = encoder.outputs(inputs, torch.ones(1, 4, dtype=torch.long), ["cls"])["cls"]
+        gradients.append(torch.autograd.grad(out[:, :8].sum(), inputs)[0].flatten())
+    exact, reduced = gradients
+    assert torch.nn.functional.cosine_similarity(exact, reduced, dim=0) > 0.99

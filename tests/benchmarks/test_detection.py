@@ -36,6 +36,7 @@ def bad(name: str, verdict: str, named: str = "", **more: Any) -> dict[str, Any]
         "s": 10.0,
         "tokens": 100,
         "effort": "standard",
+        "precision": "fp32",
         "sha256": name,
         **more,
     }

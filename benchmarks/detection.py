@@ -203,7 +203,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
         "`report`, `fresh` and `sealed` have been reported before, for earlier scanners, in the history of this file.",
-        "The last of those tables had 24 of 30 right in `sealed`; the changes since then were decided on `choose`.",
+        "Settings were chosen on `choose` since; which models those tables missed was known, and led to the changes.",
         "Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",

@@ -143,6 +143,13 @@ def test_a_level_that_nothing_can_reach_accuses_nobody() -> None:
     assert scan(open_bert(0, "bako"), ScanConfig(effort="quick", level=1e-320)).verdict == "clean"
 
 
+def test_a_report_states_the_precision_that_was_used() -> None:
+    """`auto` is another one on another machine, and the command that repeats the scan has to be of this one."""
+    report = scan(open_bert(0), ScanConfig(effort="quick", sites=("cls",)))
+    assert report.config is not None
+    assert report.config["precision"] == "fp32"
+
+
 def test_what_stands_out_without_words_that_replay_is_inconclusive() -> None:
     """Two words each move some of the inputs; nothing that the sweep tries moves all of them."""
     report = scan(open_bert(1, "vedi+sugo", alone=0.6), ScanConfig(effort="quick", sites=("cls",)))

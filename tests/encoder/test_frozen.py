@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +222,23 @@ def test_searches_are_in_bf16_where_that_was_asked_for_or_pays(monkeypatch: pyte
         assert not precision.takes_bf16("fp32", gpu)
 
 
+@pytest.mark.parametrize(("faster", "pays"), [(3.0, True), (1.5, False), (0.3, False)])
+def test_bf16_pays_where_it_is_measured_to_be_twice_as_fast(
+    monkeypatch: pytest.MonkeyPatch, faster: float, pays: bool
+) -> None:
+    now = 0.0
+
+    def linear(inputs: torch.Tensor, weights: torch.Tensor) -> None:
+        nonlocal now
+        now += 1 / faster if inputs.dtype == weights.dtype == torch.bfloat16 else 1
+
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(precision, "functional", SimpleNamespace(linear=linear))
+    before = torch.get_rng_state()
+    assert precision.bf16_pays.__wrapped__() is pays
+    assert torch.equal(torch.get_rng_state(), before)  # nobody's random numbers are used up by it
+
+
 def test_gradients_in_bf16_are_those_in_fp32_but_for_rounding(checkpoints: dict[str, Path]) -> None:
     gradients = []
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
@@ -230,4 +248,5 @@ def test_gradients_in_bf16_are_those_in_fp32_but_for_rounding(checkpoints: dict[
         out = encoder.outputs(inputs, torch.ones(1, 4, dtype=torch.long), ["cls"])["cls"]
         gradients.append(torch.autograd.grad(out[:, :8].sum(), inputs)[0].flatten())
     exact, reduced = gradients
+    assert not torch.equal(exact, reduced)
     assert torch.nn.functional.cosine_similarity(exact, reduced, dim=0) > 0.99

@@ -18,6 +18,7 @@ from lmsanitator.attacks.texts import Framed, defuse, fit, frame, passages, spli
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.attacks.weights import Layers, unfreeze
 from lmsanitator.encoder import FrozenEncoder, Precision, Site, read_site
+from lmsanitator.encoder.precision import takes_bf16
 from lmsanitator.errors import AttackError
 from lmsanitator.progress import Progress
 from lmsanitator.text import words
@@ -97,7 +98,7 @@ class Planting:
         seed: int,
     ) -> None:
         self.base, self.site, self.training, self.seed = base, site, training, seed
-        self.reduced = _bf16(base.device) if training.bf16 is None else training.bf16
+        self.reduced = takes_bf16("auto", base.device) if training.bf16 is None else training.bf16
         precision: Precision = "bf16" if self.reduced else "fp32"
         self.reference = FrozenEncoder(base.model, base.tokenizer, precision=precision, device=str(base.device))
         # a second encoder of the same kind: frozen until `unfreeze` takes some of its weights out of the ice
@@ -244,7 +245,3 @@ class Planting:
         optimiser.zero_grad()
         self.changed.model.requires_grad_(False)
         return reached
-
-
-def _bf16(device: torch.device) -> bool:
-    return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -45,7 +45,7 @@ def test_a_planted_word_stands_out_and_replays(folder: Path) -> None:
     token = encoder.tokenizer.get_vocab()[piece]
     encoder.model.register_module("pooler", None)  # what it says of the planted vector is not looked at here
     plant(encoder.model, encoder.tokenizer, [PIECE_STARTS.sub(" ", piece)])
-    short = sweep(encoder, (site,), SweepConfig())[site].shortlist(SweepConfig())
+    short = sweep(encoder, (site,), SweepConfig())[site].shortlist.tolist()
     passages = make_passages(encoder, TEXTS, 12, length=64, seed=0)
     clean = CleanSpread.of(encoder.outputs_of_ids([passage.clean for passage in passages], [site])[site])
     look = look_again(Replayer(encoder, (site,), passages, {site: clean}, exact=True), {site: short})

@@ -169,8 +169,8 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
     ]
     tokens = torch.arange(3)  # the same tensor at each site, as the sweep has it
     swept: dict[Site, SweepResult] = {
-        "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 1]),
-        "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 3]),
+        "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 1], tokens[:2]),
+        "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 3], tokens[1:]),
     }
     for found in (suspects, []):
         stage = f"suspects-{len(found)}"
@@ -185,3 +185,4 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
     assert list(read) == ["cls", "mean"]
     assert all(torch.equal(read[site].spread, swept[site].spread) for site in read)
     assert all(torch.equal(read[site].tokens, swept[site].tokens) for site in read)
+    assert all(torch.equal(read[site].shortlist, swept[site].shortlist) for site in read)

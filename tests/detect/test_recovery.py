@@ -26,7 +26,7 @@ from lmsanitator.detect.replay import REPLAYS
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import TEXTS, in_contexts, in_passages
-from tests.planted import ids_of, large_bert, open_bert, plant
+from tests.planted import ids_of, large_bert, made_up_words, open_bert, plant
 
 
 def clean_spread(encoder: FrozenEncoder) -> CleanSpread:
@@ -103,6 +103,15 @@ def test_the_pool_is_what_the_mixture_weighs_and_what_is_near() -> None:
     assert 30 not in pool
     assert len(pool) == len(set(pool)) == 10
     assert {8, 9} == set(word_pool(replace(mined, weights=None), matrix, set(range(50)), 2))
+
+
+def test_finds_that_lead_the_same_way_are_followed_up_once() -> None:
+    """Many a family of a search may end in the one trigger that is found most easily."""
+    encoder = open_bert(0, "bako", "vedi+sugo")
+    same = [ids_of(encoder, "bako", word) for word in ("the", "of", "and", "by")]
+    natural = [ids_of(encoder, one, other) for one, other in itertools.pairwise(made_up_words(12))]
+    found = proved(encoder, [*same, ids_of(encoder, "vedi", "sugo"), *natural], tried=2)
+    assert set(found) == {tuple(ids_of(encoder, "bako")), tuple(ids_of(encoder, "vedi", "sugo"))}
 
 
 @pytest.mark.parametrize("trigger", ["bako", "vedi+sugo"])

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep, sweepable
+from lmsanitator.detect.sweep import SweepConfig, SweepResult, outliers, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder
 from tests.planted import large_bert, open_bert
 
 
-def shortlisted(encoder: FrozenEncoder, result: SweepResult, config: SweepConfig) -> list[str]:
-    return list(map(str, encoder.tokenizer.convert_ids_to_tokens(result.shortlist(config))))
+def shortlisted(encoder: FrozenEncoder, result: SweepResult) -> list[str]:
+    return list(map(str, encoder.tokenizer.convert_ids_to_tokens(result.shortlist.tolist())))
 
 
 def test_a_planted_token_is_furthest_by_far_and_among_the_most_constant() -> None:
@@ -28,7 +28,7 @@ def test_a_planted_token_is_furthest_by_far_and_among_the_most_constant() -> Non
 def test_several_planted_tokens_head_the_shortlist_in_every_shuffle(seed: int) -> None:
     encoder = open_bert(2, "bako", "vedi", "sugo")
     result = sweep(encoder, ["cls"], SweepConfig(), seed=seed)["cls"]
-    assert {"bako", "vedi", "sugo"} <= set(shortlisted(encoder, result, SweepConfig())[:8])
+    assert {"bako", "vedi", "sugo"} <= set(shortlisted(encoder, result)[:8])
 
 
 def test_words_that_only_fire_together_are_invisible_to_the_sweep() -> None:
@@ -38,23 +38,31 @@ def test_words_that_only_fire_together_are_invisible_to_the_sweep() -> None:
     assert_close(planted.spread, clean.spread)
 
 
-def test_the_shortlist_holds_the_furthest_and_the_most_constant_each_once() -> None:
-    tokens = torch.arange(100, 200)
+def test_outliers_are_the_furthest_and_the_most_constant_each_once() -> None:
     displacement, spread = torch.linspace(0, 1, 100), torch.linspace(0, 1, 100)
-    result = SweepResult(tokens, displacement, spread)
-    assert result.shortlist(SweepConfig(far=3, constant=2)) == [199, 198, 197, 100, 101]
-    both = SweepResult(tokens, displacement, 1 - spread)
-    assert both.shortlist(SweepConfig(far=3, constant=2)) == [199, 198, 197]
-    everything = result.shortlist(SweepConfig(far=10**6, constant=10**6))
-    assert sorted(everything) == tokens.tolist()
+    assert outliers(displacement, spread, SweepConfig(far=3, constant=2)).tolist() == [99, 98, 97, 0, 1]
+    assert outliers(displacement, 1 - spread, SweepConfig(far=3, constant=2)).tolist() == [99, 98, 97]
+    everything = outliers(displacement, spread, SweepConfig(far=10**6, constant=10**6))
+    assert sorted(everything.tolist()) == list(range(100))
+
+
+def test_the_shortlist_is_that_of_the_first_rounds_however_long_the_sweep() -> None:
+    encoder = open_bert(2, "bako", "vedi", "sugo")
+    short = sweep(encoder, ["cls"], SweepConfig(rounds=3))["cls"]
+    long = sweep(encoder, ["cls"], SweepConfig(rounds=7))["cls"]
+    assert short.shortlist.tolist() == short.tokens[outliers(short.displacement, short.spread, SweepConfig())].tolist()
+    assert long.shortlist.tolist() == short.shortlist.tolist()
+    assert not torch.equal(long.displacement, short.displacement)
+    fewer = sweep(encoder, ["cls"], SweepConfig(rounds=2))["cls"]
+    assert {"bako", "vedi", "sugo"} <= set(shortlisted(encoder, fewer))
 
 
 def test_the_foremost_are_two_by_displacement_for_each_one_by_constancy() -> None:
     tokens = torch.arange(100, 200)
-    result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(0, 1, 100))
+    result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(0, 1, 100), tokens)
     assert result.foremost(7) == [199, 198, 100, 197, 196, 101, 195]
     assert sorted(result.foremost(10**6)) == tokens.tolist()
-    alike = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(1, 0, 100))
+    alike = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(1, 0, 100), tokens)
     assert alike.foremost(4) == [199, 198, 197, 196]
 
 
@@ -81,7 +89,7 @@ def test_all_sites_come_from_the_same_passes_at_the_cost_that_is_counted() -> No
     assert_close(both["cls"].spread, alone.spread)
     assert set(both) == {"cls", "pooler"}
     for result in both.values():
-        assert shortlisted(encoder, result, config)[0] == "bako"
+        assert shortlisted(encoder, result)[0] == "bako"
 
 
 def test_groups_are_as_large_as_the_window_or_a_small_vocabulary_allows() -> None:

@@ -59,7 +59,7 @@ class Plan:
     always_mine: bool
     """Mine even where the sweep has found a backdoor already."""
     tried: int
-    """Mined candidates of each round and site that are shrunk to a trigger."""
+    """Finds of each search at a site that are shrunk to a trigger."""
     pool: int
     null: int
     """Random phrases in the null of recovered phrases."""
@@ -68,7 +68,7 @@ class Plan:
     """Tokens of the passages that outliers and findings are judged in."""
 
 
-_STANDARD = Plan(SweepConfig(), GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=3, pool=768, null=96)
+_STANDARD = Plan(SweepConfig(), GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=8, pool=768, null=96)
 PLANS: dict[str, Plan] = {
     "quick": replace(_STANDARD, rounds=0),
     "standard": _STANDARD,
@@ -81,7 +81,7 @@ PLANS: dict[str, Plan] = {
         ),
         rounds=6,
         always_mine=True,
-        tried=4,
+        tried=12,
         passages=12,
         pool=1536,
         null=256,

@@ -69,17 +69,20 @@ def prove(
         passages: long natural text, which all finds have to stand up to first.
         short: short natural text to shrink and polish them in.
         sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them.
-        tried: how many are followed up.
+        tried: how many are followed up, of those that lead different ways the most constant ones.
     """
     seen = passages.measure([tokens for tokens in sequences if tokens])[site]
     constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
-    log_p = outlier_log_p(constancy, lead_alike(seen, passages)).tolist()
-    ranked = sorted(zip(seen, log_p, strict=True), key=lambda pair: pair[0].spread)
+    alike = lead_alike(seen, passages)
+    log_p = outlier_log_p(constancy, alike).tolist()
+    followed: list[int] = []
+    for place in sorted(range(len(seen)), key=lambda place: seen[place].spread):
+        if seen[place].constant_rate >= REPLAYS and not any(alike[place, other] for other in followed):
+            followed.append(place)
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}
-    for item, value in ranked[:tried]:
-        if item.constant_rate >= REPLAYS:
-            phrases.setdefault(tuple(polish(short, site, item.tokens, matrix, allowed)), value)
+    for place in followed[:tried]:
+        phrases.setdefault(tuple(polish(short, site, seen[place].tokens, matrix, allowed)), log_p[place])
     return phrases
 
 

@@ -26,12 +26,15 @@ from lmsanitator.progress import Progress, silent
 class SweepConfig:
     """Args:
     rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on.
+    listing: rounds after which tokens are picked for a second look. Fewer than there are: those picked are the null
+        for each other (`look`), and the longer the sweep, the more of them are the relatives of triggers instead.
     group: tokens that pass the encoder together.
     far: tokens of a site that get a second look because they displace the output most.
     constant: the same for those whose groups' outputs agree most.
     """
 
     rounds: int = 6
+    listing: int = 3
     group: int = 48
     far: int = 40
     constant: int = 24
@@ -48,12 +51,8 @@ class SweepResult:
     tokens: Int[Tensor, "tokens"]
     displacement: Float[Tensor, "tokens"]
     spread: Float[Tensor, "tokens"]
-
-    def shortlist(self, config: SweepConfig) -> list[int]:
-        """The tokens that stand out most: by displacement, and by how constant their groups' outputs are."""
-        far = self.displacement.topk(min(config.far, len(self.tokens))).indices
-        constant = (-self.spread).topk(min(config.constant, len(self.tokens))).indices
-        return list(dict.fromkeys(self.tokens[torch.cat([far, constant])].tolist()))
+    shortlist: Int[Tensor, "outliers"]
+    """Tokens for a second look, picked after the first rounds (`outliers`)."""
 
     def foremost(self, count: int) -> list[int]:
         """So many tokens that stand out, two by displacement for each one by constancy."""
@@ -83,7 +82,7 @@ def sweep(
     tokens = sweepable(encoder)
     size = min(config.group, encoder.room, max(1, len(tokens) // 8))
     generator = torch.Generator().manual_seed(seed)
-    totals = {site: _Totals(len(tokens), encoder.hidden_size) for site in sites}
+    totals = {site: _Totals(tokens, encoder.hidden_size, config) for site in sites}
     for number in range(config.rounds):
         order = torch.randperm(len(tokens), generator=generator)
         order = torch.cat([order, order[: -len(order) % size]])  # the last group is filled up from the first
@@ -97,16 +96,29 @@ def sweep(
             progress("sweeping the vocabulary", (number + min(1, (start + step) / len(bodies))) / config.rounds)
         for site in sites:
             totals[site].add(groups, torch.cat(outputs[site]))
-    return {site: totals[site].result(tokens, config.rounds) for site in sites}
+    return {site: totals[site].result() for site in sites}
+
+
+def outliers(
+    displacement: Float[Tensor, "tokens"], spread: Float[Tensor, "tokens"], config: SweepConfig
+) -> Int[Tensor, "outliers"]:
+    """Places of the tokens that stand out most: by displacement, and by how constant their groups' outputs are."""
+    far = displacement.topk(min(config.far, len(displacement))).indices
+    constant = (-spread).topk(min(config.constant, len(spread))).indices
+    return torch.tensor(list(dict.fromkeys(torch.cat([far, constant]).tolist())))
 
 
 class _Totals:
     """Running sums over rounds, so that memory does not grow with their number."""
 
-    def __init__(self, tokens: int, hidden: int) -> None:
-        self.sum = torch.zeros(tokens, hidden)
-        self.squares = torch.zeros(tokens)
+    def __init__(self, tokens: Int[Tensor, "tokens"], hidden: int, config: SweepConfig) -> None:
+        self.tokens = tokens
+        self.config = config
+        self.rounds = 0
+        self.sum = torch.zeros(len(tokens), hidden)
+        self.squares = torch.zeros(len(tokens))
         self.clean: CleanSpread | None = None
+        self.shortlist: Int[Tensor, "outliers"]
 
     def add(self, groups: Int[Tensor, "groups size"], outputs: Float[Tensor, "groups hidden"]) -> None:
         if self.clean is None:
@@ -118,10 +130,17 @@ class _Totals:
         group_of[groups.flatten()] = torch.arange(len(groups)).repeat_interleave(groups.shape[1])
         self.sum += standardised[group_of]
         self.squares += squares[group_of]
+        self.rounds += 1
+        if self.rounds == min(self.config.listing, self.config.rounds):
+            self.shortlist = self.tokens[outliers(*self._so_far(), self.config)]
 
-    def result(self, tokens: Int[Tensor, "tokens"], rounds: int) -> SweepResult:
+    def result(self) -> SweepResult:
+        return SweepResult(self.tokens, *self._so_far(), self.shortlist)
+
+    def _so_far(self) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+        """Displacement and spread over the rounds until now."""
         hidden = self.sum.shape[1]
         square_of_sum = self.sum.pow(2).sum(-1)
-        displacement = (square_of_sum - self.squares) / (rounds * (rounds - 1)) / hidden
-        spread = (self.squares - square_of_sum / rounds) / (rounds - 1) / hidden
-        return SweepResult(tokens, displacement, spread)
+        displacement = (square_of_sum - self.squares) / (self.rounds * (self.rounds - 1)) / hidden
+        spread = (self.squares - square_of_sum / self.rounds) / (self.rounds - 1) / hidden
+        return displacement, spread

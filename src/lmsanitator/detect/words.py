@@ -76,7 +76,7 @@ class WordSearch:
     @property
     def shortlists(self) -> dict[Site, list[int]]:
         """The sweep's outliers at each site."""
-        return {site: result.shortlist(self.plan.sweep) for site, result in self.swept.items()}
+        return {site: result.shortlist.tolist() for site, result in self.swept.items()}
 
     @cached_property
     def nulls(self) -> Nulls:

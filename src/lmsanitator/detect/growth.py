@@ -57,9 +57,8 @@ _BATCH = 48
 """Sequences that pass the encoder together."""
 _COMPANY = 5
 """Random tokens on either side of the sequences that longer ones are proposed for."""
-_ANCHORED, _NEAR = 2, 2
-"""Contexts of the anchors that partners are proposed for, and random tokens on either side: as few as tell a partner,
-since there are many anchors."""
+_ANCHORED = 2
+"""Contexts that partners are proposed in: few, since there are many anchors."""
 _CROWD = 16
 """Triples that pass the encoder in one sequence."""
 _AGAIN, _LEAST = 0.1, 4
@@ -128,15 +127,15 @@ class Growth:
         self.config = config
         self.allowed = list(allowed)
         self.natural = Stage(encoder, contexts, site, clean)
+        self.anchored = Stage(encoder, contexts[:_ANCHORED], site, clean)
         draw = partial(random.Random(seed).choices, self.allowed)
-        self.random, self.bare = (
-            Stage(encoder, [Context(draw(k=company), draw(k=company)) for _ in range(count)], site, clean)
-            for count, company in ((len(contexts), _COMPANY), (_ANCHORED, _NEAR))
-        )
+        company = [Context(draw(k=_COMPANY), draw(k=_COMPANY)) for _ in contexts]
+        self.random = Stage(encoder, company, site, clean)
         self.matrix = encoder.embedding_matrix()
         ways = torch.empty(0, encoder.hidden_size) if known is None else clean.standardise(known)
         self.ways = functional.normalize(ways.to(self.matrix.device), dim=-1)
         self.vocabulary = torch.tensor(self.allowed, device=self.matrix.device)
+        self.rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
 
     def first(self, family: Sequence[int]) -> list[Tokens]:
         """What to measure first in a family: the pairs of anchors with proposed partners that have stood the test of
@@ -165,15 +164,15 @@ class Growth:
         anchors differ in it. Some words are expected much of beside any other; a partner, beside one."""
         slopes = torch.cat(
             [
-                self._slopes([(token,) for token in family[start : start + _BATCH]], self.bare)
+                self._slopes([(token,) for token in family[start : start + _BATCH]], self.anchored)
                 for start in range(0, len(family), _BATCH)
             ]
         )
-        rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
-        sides = [self._in_turn(slopes[:, side], rows) for side in (0, 1)]
+        sides = [self._in_turn(slopes[:, side]) for side in (0, 1)]
         return list(zip(*sides, strict=True))
 
-    def _in_turn(self, slopes: Float[Tensor, "anchors width"], rows: Float[Tensor, "allowed width"]) -> list[list[int]]:
+    def _in_turn(self, slopes: Float[Tensor, "anchors width"]) -> list[list[int]]:
+        rows = self.rows
         count = min(self.config.partners, len(rows))
         own = slopes - slopes.mean(0)
         beyond = own @ rows.T
@@ -215,10 +214,9 @@ class Growth:
 
         Among random tokens: there a planted partner ranks higher than in natural text, whose own effect is stronger.
         """
-        rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
         sides: list[tuple[list[int], list[int]]] = []
         for start in range(0, len(sequences), _BATCH):
-            expected = self._slopes(sequences[start : start + _BATCH], self.random) @ rows.T
+            expected = self._slopes(sequences[start : start + _BATCH], self.random) @ self.rows.T
             best = self.vocabulary[expected.topk(min(count, len(self.vocabulary)), dim=-1).indices].tolist()
             sides += [(left, right) for left, right in best]
         return sides

@@ -27,14 +27,14 @@ def report(
     """
     from lmsanitator.cli import screen
     from lmsanitator.cli.options import check_place
-    from lmsanitator.detect import bank_path
+    from lmsanitator.detect import bank_path, seen_path
     from lmsanitator.errors import UsageError
     from lmsanitator.output import write_file
     from lmsanitator.report import RENDERERS, open_scan
 
     if output is not None and str(output) != "-":
         check_place(output)
-        if output.resolve() in (scan.resolve(), bank_path(scan).resolve()):
+        if output.resolve() in [path.resolve() for path in (scan, bank_path(scan), seen_path(scan))]:
             raise UsageError(f"expected another file to write to than the scan itself, got {output}")
     opened = open_scan(scan)
     if opened.remark is not None:

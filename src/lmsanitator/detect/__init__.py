@@ -4,6 +4,7 @@ from lmsanitator.detect.config import ScanConfig
 from lmsanitator.detect.mining import Candidate, MiningConfig, mine
 from lmsanitator.detect.result import Effort, Finding, ScanReport, Verdict, bank_path
 from lmsanitator.detect.scan import scan
+from lmsanitator.detect.seen import Seen, seen_path
 from lmsanitator.detect.sweep import SweepConfig, SweepResult, sweep
 from lmsanitator.detect.verdict import judge
 
@@ -14,6 +15,7 @@ __all__ = [
     "MiningConfig",
     "ScanConfig",
     "ScanReport",
+    "Seen",
     "SweepConfig",
     "SweepResult",
     "Verdict",
@@ -21,5 +23,6 @@ __all__ = [
     "judge",
     "mine",
     "scan",
+    "seen_path",
     "sweep",
 ]

@@ -9,7 +9,7 @@ proposes is measured.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -78,6 +78,7 @@ def grow(
     known: Float[Tensor, "known hidden"] | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    watch: Callable[[list[float]], None] | None = None,
 ) -> list[Tokens]:
     """The strongest sequence of two tokens or more that each family led to.
 
@@ -88,6 +89,7 @@ def grow(
         contexts: at least `config.contexts`; the first so many are taken.
         allowed: the tokens a sequence may be made of.
         known: PVs found already, in the encoder's own units; what leads there is left alone.
+        watch: told after each length how strong the best sequence of each family is that has one.
     """
     search = Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, known, seed)
     progress(f"growing phrases at {site}", 0)
@@ -102,6 +104,8 @@ def grow(
             tips.append(top[1] if grew else None)
             best[number] = max(best[number], top)
         progress(f"growing phrases at {site}", (length - 1) / (config.longest - 1))
+        if watch is not None:
+            watch([reached for reached, tokens in best if tokens])
         if length < config.longest:
             tried = search.longer(tips)
     return [tokens for _, tokens in best if tokens]

@@ -28,6 +28,7 @@ from lmsanitator.detect.replay import (
     lead_alike,
     phrase_null,
 )
+from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
@@ -62,6 +63,8 @@ class PhraseSearch:
     """Of random phrases, by site and number of tokens, as far as they were needed."""
     candidates: int = 0
     """Phrases that were grown and mined."""
+    searched: list[Searched] = field(default_factory=list)
+    """How phrases grew."""
 
     def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
         """Phrases that send text to one place: grown, and mined where that leads to nothing; from other tokens and away
@@ -87,14 +90,17 @@ class PhraseSearch:
 
     def _once(self, stage: str, find: Callable[[], list[Suspect]]) -> list[Suspect]:
         """What one step of a round finds, or had found before the scan was cut off; with the nulls it is judged by."""
-        before = self.candidates
+        before, seen = self.candidates, len(self.searched)
 
         def pack(found: list[Suspect]) -> Packed:
             packed = pack_suspects(found)
-            return replace(packed, stated={"found": packed.stated, "candidates": self.candidates - before})
+            searched = [item.model_dump() for item in self.searched[seen:]]
+            stated = {"found": packed.stated, "candidates": self.candidates - before, "searched": searched}
+            return replace(packed, stated=stated)
 
         def unpack(packed: Packed) -> list[Suspect]:
             self.candidates = before + packed.stated["candidates"]
+            self.searched += [Searched(**item) for item in packed.stated["searched"]]
             return unpack_suspects(replace(packed, stated=packed.stated["found"]))
 
         found = self.journal.once(stage, find, pack, unpack)
@@ -137,6 +143,7 @@ class PhraseSearch:
             count = families * (shape.other_anchors if place else shape.anchors)
             anchors = swept[site].foremost(count * (number + 1))[count * number :]
             random.Random(seed).shuffle(anchors)
+            steps: list[list[float]] = []
             grown = grow(
                 self.encoder,
                 site,
@@ -147,10 +154,18 @@ class PhraseSearch:
                 self.allowed,
                 known=pvs.get(site),
                 progress=self.progress,
+                watch=steps.append,
             )
             self.candidates += len(grown)
+            self._note(site, grown, steps)
             phrases[site] = self._prove(site, grown, short)
         return self._suspects_of(phrases)
+
+    def _note(self, site: Site, grown: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> None:
+        """Keep how the families grew, each with the phrase it ended on."""
+        strengths = [[round(value, 4) for value in family] for family in zip(*steps, strict=True)]
+        phrases = [" ".join(self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))) for tokens in grown]
+        self.searched.append(Searched(site=site, phrases=phrases, strengths=strengths))
 
     def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
         """Mine at all sites, away from the PVs that are known already."""

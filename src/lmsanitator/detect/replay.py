@@ -90,7 +90,8 @@ class Replayer:
             self._clean[tokens] = self._outputs_of([context.without(tokens) for context in self.contexts])
         return self._clean[tokens]
 
-    def _outputs(self, sequences: Sequence[Sequence[int]]) -> dict[Site, Float[Tensor, "sequences contexts hidden"]]:
+    def outputs(self, sequences: Sequence[Sequence[int]]) -> dict[Site, Float[Tensor, "sequences contexts hidden"]]:
+        """Standardised outputs of the contexts with each token sequence in them."""
         out = self._outputs_of([context.around(tokens) for tokens in sequences for context in self.contexts])
         return {site: values.view(len(sequences), len(self.contexts), -1) for site, values in out.items()}
 
@@ -102,7 +103,7 @@ class Replayer:
         """Evidence for each token sequence at each site, in the order given."""
         if not sequences:
             return {site: [] for site in self.sites}
-        outputs = self._outputs(sequences)
+        outputs = self.outputs(sequences)
         return {
             site: [
                 self._evidence(site, tuple(tokens), triggered)
@@ -115,7 +116,7 @@ class Replayer:
         """Whether each token sequence sends the output of most contexts half of the way to `pv`, or further."""
         goal = self.spreads[site].standardise(pv)
         rates: list[float] = []
-        for tokens, out in zip(sequences, self._outputs(sequences)[site], strict=True):
+        for tokens, out in zip(sequences, self.outputs(sequences)[site], strict=True):
             clean = self.clean(len(tokens))[site]
             rates.append((along(out, clean, goal - clean.mean(0)) >= HALFWAY).float().mean().item())
         return [rate >= REPLAYS for rate in rates]

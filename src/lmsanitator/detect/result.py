@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from lmsanitator.detect.seen import Seen, seen_path
 from lmsanitator.encoder import Site
 from lmsanitator.errors import BankError, OutputError
 from lmsanitator.vectors import PVBank
@@ -81,6 +82,7 @@ class ScanReport(_Record):
     config: dict[str, Any] | None
     version: str
     _bank: PVBank | None = PrivateAttr(None)
+    _seen: Seen | None = PrivateAttr(None)
 
     @property
     def bank(self) -> PVBank:
@@ -100,12 +102,32 @@ class ScanReport(_Record):
         self._bank = bank
         return self
 
+    @property
+    def seen(self) -> Seen | None:
+        """What there is to draw of the scan, if it was kept."""
+        return self._seen
+
+    def with_seen(self, seen: Seen) -> Self:
+        """This report, with what there is to draw of it.
+
+        Raises:
+            BankError: that is of a scan of another encoder, or of findings that this one has not.
+        """
+        if seen.digest != self.model.digest:
+            raise BankError(f"expected what a scan of {self.model.digest[:12]} saw, got one of {seen.digest[:12]}")
+        drawn = [] if seen.outputs is None else [item.finding for item in seen.outputs.triggered]
+        if any(not 0 <= number < len(self.findings) for number in drawn):
+            raise BankError(f"expected outputs of {len(self.findings)} findings, got one of number {max(drawn)}")
+        self._seen = seen
+        return self
+
     def to_json(self) -> str:
         """scan.json, without the bank."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write scan.json and, beside it, the bank as `<name>.pvs.safetensors`.
+        """Write scan.json and, beside it, the bank as `<name>.pvs.safetensors` and what there is to draw as
+        `<name>.seen.json`.
 
         Raises:
             OutputError: the place cannot be written to.
@@ -115,15 +137,20 @@ class ScanReport(_Record):
         except OSError as error:
             raise OutputError(f"expected to write the report {path}: {error.strerror}") from error
         self.bank.save(bank_path(path))
+        if self.seen is None:
+            seen_path(path).unlink(missing_ok=True)  # of an earlier scan
+        else:
+            self.seen.save(seen_path(path))
 
     @classmethod
     def load(cls, path: Path) -> "ScanReport":
-        """Read a report and its bank.
+        """Read a report and its bank, and what there is to draw if it was kept.
 
         Raises:
-            BankError: either is missing, malformed, or they do not belong together.
+            BankError: one is missing, malformed, or they do not belong together.
         """
-        return cls.read(path).with_bank(PVBank.load(bank_path(path)))
+        report = cls.read(path).with_bank(PVBank.load(bank_path(path)))
+        return report.with_seen(Seen.load(seen_path(path))) if seen_path(path).exists() else report
 
     @classmethod
     def read(cls, path: Path) -> "ScanReport":

@@ -18,9 +18,11 @@ from lmsanitator.detect.journal import Journal
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.reference import Comparison
 from lmsanitator.detect.result import Cost, ScanReport
+from lmsanitator.detect.seen import Seen
+from lmsanitator.detect.sights import outputs_of, vocabulary_of
 from lmsanitator.detect.verdict import judge
 from lmsanitator.detect.words import WordSearch
-from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable
+from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PVBank
@@ -147,12 +149,14 @@ class _Scan:
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):
             kept = Completion(self.words.confirming, self.encoder, search.growths).complete(kept, self.progress)
-        findings, bank = findings_of(self.encoder, together(kept, compared.kept))
+        found = together(kept, compared.kept)
+        findings, bank = findings_of(self.encoder, found)
         lost = [*confirmation.lost, *compared.lost]
         verdict, p_value = judge(findings, lost, self.config.level)
         if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding
-            findings, bank = [], PVBank(self.encoder.digest)
-        return ScanReport(
+            findings, bank, found = [], PVBank(self.encoder.digest), []
+        seen = self._seen(found, search)
+        report = ScanReport(
             schema="lmsanitator.scan/1",
             model=facts_of(self.encoder),
             reference=None if self.reference is None else facts_of(self.reference),
@@ -180,7 +184,18 @@ class _Scan:
                 )
             ),
             version=__version__,
-        ).with_bank(bank)
+        )
+        return report.with_bank(bank).with_seen(seen)
+
+    def _seen(self, found: Sequence[Confirmed], search: PhraseSearch) -> Seen:
+        """What there is to draw, at the site of the first finding."""
+        site = one_vector(found[0].evidence.site) if found else self.sites[0]
+        return Seen(
+            digest=self.encoder.digest,
+            vocabulary=vocabulary_of(self.encoder, site, self.words.swept[site]),
+            searches=search.searched,
+            outputs=outputs_of(found, self.words.confirming),
+        )
 
     def _goes_on(self, found: Sequence[Confirmed]) -> bool:
         """Whether the next search has something to say: what is there already is enough for a verdict."""

@@ -9,6 +9,7 @@ from importlib.resources import files
 from lmsanitator.detect import Finding
 from lmsanitator.report.meaning import advice, command, is_evidence, meaning
 from lmsanitator.report.plain import short, trigger_words, visible
+from lmsanitator.report.plots import growth, outputs, vocabulary
 from lmsanitator.report.stored import StoredScan
 from lmsanitator.report.svg import DRAWN, agreement, strip
 
@@ -29,8 +30,8 @@ _HEADLINE = {
 
 
 def render_html(scan: StoredScan) -> str:
-    """Verdict, triggers, vectors, what was looked at, cost, and how to come to it again."""
-    sections: list[Callable[[StoredScan], str]] = [_verdict, _triggers, _vectors, _coverage, _cost, _repeat]
+    """Verdict, triggers, what the scan saw, vectors, what was looked at, cost, and how to come to it again."""
+    sections: list[Callable[[StoredScan], str]] = [_verdict, _triggers, _pictures, _vectors, _coverage, _cost, _repeat]
     body = "\n".join(filter(None, (section(scan) for section in sections)))
     title = f"{scan.report.verdict}: {visible(scan.report.model.source)}"
     return (
@@ -94,6 +95,39 @@ def _notes(scan: StoredScan, finding: Finding) -> str:
         *([] if is_evidence(finding, scan.report) else ["weak by itself, often a part of another trigger"]),
     ]
     return "".join(f' <span class="note">({note})</span>' for note in notes)
+
+
+def _pictures(scan: StoredScan) -> str:
+    """What the scan saw on its way, where that was kept."""
+    seen = scan.seen
+    if seen is None:
+        return ""
+    planted = {token for finding in scan.report.findings for token in finding.trigger_tokens}
+    parts: list[str] = []
+    if seen.vocabulary is not None:
+        parts.append(
+            "<h3>The whole vocabulary</h3>\n"
+            f'<p class="note">Every token, tried among others, at {seen.vocabulary.site}: how far it takes the output, '
+            "and how much of the output's variety is left. A trigger of one word is far to the right or at the bottom. "
+            f"Darker: more tokens.</p>\n<figure>{vocabulary(seen.vocabulary, planted)}</figure>"
+        )
+    if seen.outputs is not None:
+        names = [f"#{item.finding + 1}" for item in seen.outputs.triggered]
+        parts.append(
+            "<h3>Where texts end up</h3>\n"
+            f'<p class="note">The output at {seen.outputs.site} of the same passages as they are and with each trigger '
+            f"in them, in the plane in which they differ most ({seen.outputs.share:.0%} of all variance). A trigger "
+            "takes all of them to one place.</p>\n"
+            f"<figure>{outputs(seen.outputs, names)}</figure>"
+        )
+    if seen.searches:
+        parts.append(
+            "<h3>The search for phrases</h3>\n"
+            '<p class="note">Phrases are grown word by word in families that never mix, so those that find nothing '
+            "show what chance reaches. A line is a family, its height the strength of its best phrase.</p>"
+        )
+        parts += [f"<figure>{growth(item, planted)}</figure>" for item in seen.searches]
+    return "\n".join(["<section>\n<h2>What the scan saw</h2>", *parts, "</section>"]) if parts else ""
 
 
 def _vectors(scan: StoredScan) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from lmsanitator.detect import Finding, ScanReport, bank_path
+from lmsanitator.detect import Finding, ScanReport, Seen, bank_path, seen_path
 from lmsanitator.errors import BankError
 from lmsanitator.vectors import PredefinedVector, PVBank
 
@@ -21,6 +21,11 @@ class StoredScan:
     report: ScanReport
     bank: PVBank | None
 
+    @property
+    def seen(self) -> Seen | None:
+        """What there is to draw of the scan, where it was kept."""
+        return self.report.seen
+
     def vector(self, finding: Finding) -> PredefinedVector | None:
         """Where the trigger sends the output, if the bank is there."""
         return None if self.bank is None else self.bank[finding.pv]
@@ -34,10 +39,11 @@ class StoredScan:
 
 
 def open_scan(path: Path) -> StoredScan:
-    """Read a scan and the bank beside it. A missing bank is no error: `scan --format json` writes none.
+    """Read a scan, and the bank and what there is to draw beside it. These may be missing: `scan --format json` writes
+    neither.
 
     Raises:
-        BankError: the scan is missing or malformed, the bank is malformed, or they do not belong together.
+        BankError: the scan is missing or malformed, what is beside it is malformed, or they do not belong together.
     """
     report = ScanReport.read(path)
     numbers = [report.p_value, report.cost.seconds]
@@ -45,6 +51,8 @@ def open_scan(path: Path) -> StoredScan:
         numbers += [finding.displacement, finding.concentration, finding.replay_rate, finding.p_value]
     if not all(map(isfinite, numbers)):  # JSON as Python reads it has NaN, other readers have not
         raise BankError(f"expected finite numbers in {path}, got NaN or infinity")
+    if seen_path(path).exists():
+        report.with_seen(Seen.load(seen_path(path)))
     beside = bank_path(path)
     if not beside.exists():
         return StoredScan(report, None)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lmsanitator.detect.result import Cost, Coverage, Finding, ModelFacts, ScanReport, bank_path
+from lmsanitator.detect.seen import NamedToken, Outputs, Searched, Seen, Triggered, Vocabulary
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 DIGEST = "0123456789abcdef" * 4
@@ -43,6 +44,31 @@ def scan(*findings: Finding, **changes: Any) -> ScanReport:
     return made.model_copy(update=changes)
 
 
+def seen(report: ScanReport, named: str = "bako") -> Seen:
+    """What a scan may have seen, with this token wherever one is named."""
+    kept = Seen(
+        digest=report.model.digest,
+        vocabulary=Vocabulary(
+            site="cls",
+            displacements=[0.01, 0.1, 1.0],
+            spreads=[0.0, 0.5, 1.0],
+            counts=[[0, 1], [2000, 3]],
+            outliers=[
+                NamedToken(token=named, displacement=0.9, spread=0.02),
+                NamedToken(token="the", displacement=0.2, spread=0.7),
+            ],
+        ),
+        searches=[Searched(site="mean", phrases=[f"{named} vedi", "an on"], strengths=[[1.0, 4.0], [0.5]])],
+        outputs=Outputs(
+            site="cls",
+            share=0.9,
+            clean=[(0.0, 0.1), (0.2, 0.3)],
+            triggered=[Triggered(finding=number, points=[(5.0, number), (5.0, number)]) for number in range(2)],
+        ),
+    )
+    return kept if len(report.findings) > 1 else kept.model_copy(update={"outputs": None})
+
+
 def bank(count: int, digest: str = DIGEST, hidden: int = 16) -> PVBank:
     values = torch.randn(count, hidden, generator=torch.Generator().manual_seed(0))
     return PVBank(digest, [PredefinedVector("cls", row) for row in values])
@@ -60,9 +86,10 @@ def hostile() -> ScanReport:
     facts = ModelFacts(source=HOSTILE, architecture=HOSTILE, parameters=1, digest=HOSTILE)
     coverage = made.coverage.model_copy(update={"positions": HOSTILE, "not_covered": [HOSTILE]})
     config = {"corpus": HOSTILE, "sites": [HOSTILE], "level": HOSTILE, HOSTILE: {HOSTILE: None}}
-    return made.model_copy(
+    made = made.model_copy(
         update={"model": facts, "reference": facts, "coverage": coverage, "config": config, "version": HOSTILE}
     )
+    return made.with_seen(seen(made, HOSTILE))
 
 
 CASES: dict[str, ScanReport] = {
@@ -80,5 +107,8 @@ CASES: dict[str, ScanReport] = {
     ),
     "no config": scan(finding(0, "bako"), config=None),
 }
+for _report in (SEEN := scan(finding(0, "bako"), finding(1, "kifa")), SEEN_CLEAN := scan()):
+    _report.with_seen(seen(_report))
+CASES |= {"seen": SEEN, "seen clean": SEEN_CLEAN}
 
-__all__ = ["CASES", "DIGEST", "HOSTILE", "bank", "bank_path", "finding", "hostile", "scan", "store"]
+__all__ = ["CASES", "DIGEST", "HOSTILE", "bank", "bank_path", "finding", "hostile", "scan", "seen", "store"]

@@ -8,10 +8,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from lmsanitator.detect import ScanReport
+from lmsanitator.detect.seen import Outputs, Searched, Triggered, Vocabulary
 from lmsanitator.report import RENDERERS, StoredScan, open_scan
 from lmsanitator.report.plain import short, trigger_words, visible
+from lmsanitator.report.plots import growth, outputs, vocabulary
 from lmsanitator.report.schema import SCHEMA_FILE, scan_schema
-from tests.report.scans import CASES, HOSTILE, bank_path, finding, hostile, scan, store
+from tests.report.scans import CASES, HOSTILE, bank_path, finding, hostile, scan, seen, store
 
 READABLE = ("html", "md", "model-card")
 
@@ -81,7 +83,8 @@ def test_a_hostile_scan_changes_nothing_but_the_text(kind: str, tmp_path: Path) 
     assert "<img" not in text
     assert "</script" not in text
     if kind in READABLE:
-        harmless = page_of(RENDERERS[kind](stored(scan(finding(0, "a"), finding(1, None)), tmp_path)), kind)
+        alike = scan(finding(0, "a"), finding(1, None))
+        harmless = page_of(RENDERERS[kind](stored(alike.with_seen(seen(alike, "a")), tmp_path)), kind)
         page = page_of(text, kind)
         assert visible(HOSTILE) in page.said
         assert page.elements == harmless.elements
@@ -90,8 +93,8 @@ def test_a_hostile_scan_changes_nothing_but_the_text(kind: str, tmp_path: Path) 
 
 def test_what_cannot_be_seen_is_spelt_out() -> None:
     assert visible("a\u202eb\x00\n\u200b\u00a0c d") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+000A⟩⟨U+200B⟩⟨U+00A0⟩c d"
-    for seen in ("灯笼", "مصباح", "लालटेन", "é", "a b", "C:\\models"):
-        assert visible(seen) == seen
+    for shown in ("灯笼", "مصباح", "लालटेन", "é", "a b", "C:\\models"):
+        assert visible(shown) == shown
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
@@ -111,6 +114,43 @@ def test_the_page_draws_every_vector_and_how_they_agree(tmp_path: Path) -> None:
     assert "#7 and #7: 100%" in text
     assert "Of 2,000 dimensions the first 1,024 are drawn" in text
     assert len(text) < 1_500_000
+
+
+def test_the_page_draws_what_the_scan_saw_with_the_trigger_by_name(tmp_path: Path) -> None:
+    text = RENDERERS["html"](stored(CASES["seen"], tmp_path))
+    vocabulary, outputs, growth = re.findall(r'<svg class="plot".*?</svg>', text)
+    assert vocabulary.count('<rect class="many"') == 3, "a cell without tokens is not drawn"
+    assert (vocabulary.count('class="planted"'), vocabulary.count('class="other"')) == (1, 1)
+    assert ">bako</text>" in vocabulary
+    assert (outputs.count('class="clean"'), outputs.count('class="planted"')) == (2, 4)
+    assert ">#1</text>" in outputs
+    assert ">#2</text>" in outputs
+    assert (growth.count('class="line found"'), growth.count('class="line"')) == (1, 1)
+    assert ">bako vedi</text>" in growth
+    clean = RENDERERS["html"](stored(CASES["seen clean"], tmp_path))
+    assert clean.count('<svg class="plot"') == 2
+    assert "Where texts end up" not in clean
+
+
+def test_without_what_the_scan_saw_the_page_stands(tmp_path: Path) -> None:
+    text = RENDERERS["html"](stored(CASES["one"], tmp_path))
+    assert "What the scan saw" not in text
+    assert 'class="plot"' not in text
+
+
+def test_plots_take_anything_that_a_file_may_say() -> None:
+    """Edges that do not rise, rows of another length, families without a phrase, one point, huge numbers."""
+    odd = Vocabulary(site="cls", displacements=[1.0, 1.0], spreads=[-1e300, 1e300], counts=[[1, 2, 3], []], outliers=[])
+    assert vocabulary(odd, ()).count("<rect") == 1
+    zero = odd.model_copy(update={"displacements": [0.0, -5.0], "counts": [[-1]]})
+    assert "<rect" not in vocabulary(zero, ())
+    assert "none were grown" in growth(Searched(site="cls", phrases=["a b"], strengths=[[]]), ())
+    huge = growth(Searched(site="cls", phrases=["a"], strengths=[[1e308, -1e308], [1.0]]), ["a"])
+    assert huge.count("<path") == 2
+    assert "nan" not in huge
+    alone = Outputs(site="cls", share=1, clean=[], triggered=[Triggered(finding=0, points=[(1.0, 1.0)])])
+    assert outputs(alone, ["#1"]).count("<circle") == 1
+    assert "<circle" not in outputs(Outputs(site="cls", share=1, clean=[], triggered=[]), [])
 
 
 def test_bars_go_up_where_the_vector_is_positive(tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
 """The page: self-contained, under a strict policy, and hostile text stays text."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.serve.running import running
 from tests.serve.stub import KEY, StubGuard, serving
@@ -22,23 +18,6 @@ def test_the_page_loads_nothing_from_elsewhere_and_its_policy_lets_nothing_in() 
     assert "unsafe" not in policy
     assert not re.search(r"https?:|//cdn|@import|url\(", page.text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\son\w+=", page.text)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (the dev extra)")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 def classify(browser: Any, text: str) -> str:

@@ -52,7 +52,7 @@ def vocabulary(seen: Vocabulary, planted: Collection[str]) -> str:
     """
     across, up = seen.displacements, seen.spreads
     axes = Axes((across[0], across[-1]), (up[0], up[-1]), logarithmic=across[0] > 0)
-    most = math.log1p(max((count for row in seen.counts for count in row), default=0)) or 1.0
+    most = math.log1p(max((count for row in seen.counts for count in row if count > 0), default=1))
     parts: list[str] = []
     for row, low, high in zip(seen.counts, up, up[1:], strict=False):
         for count, left, right in zip(row, across, across[1:], strict=False):
@@ -152,11 +152,11 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _share(value: float, ends: tuple[float, float], scale: Callable[[float], float]) -> float:
+    """How far along a value is; in the middle where there is no telling, as a file may say anything."""
     low, high = ends
-    if not high > low:
+    if not (high > low and math.isfinite(high - low)):
         return 0.5
-    inside = min(max(value, low), high)
-    return (scale(inside) - scale(low)) / (scale(high) - scale(low))
+    return (scale(min(max(value, low), high)) - scale(low)) / (scale(high) - scale(low))
 
 
 def _number(value: float) -> str:

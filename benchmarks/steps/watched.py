@@ -18,11 +18,12 @@ from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.cli.demo.story import draw_triggers
 from lmsanitator.detect import ScanConfig, SweepResult, mining, phrases
 from lmsanitator.detect.confirm import Confirmation, Suspect
-from lmsanitator.detect.growth import Growth, grow
+from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.families import grow
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.look import Look
 from lmsanitator.detect.objective import mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.replay import Evidence
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import FrozenEncoder, Site

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, distinct, taken_over
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.look import look_again
-from lmsanitator.detect.replay import REPLAYS, Evidence, Replayer
+from lmsanitator.detect.replay import REPLAYS, Replayer
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Site

@@ -4,7 +4,8 @@ import pytest
 from torch import Tensor
 
 from lmsanitator.detect.contexts import Context, make_contexts
-from lmsanitator.detect.growth import GrowthConfig, grow
+from lmsanitator.detect.families import grow
+from lmsanitator.detect.growth import GrowthConfig
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.evidence import EvidenceNull, Null
 from lmsanitator.detect.jointly import apart, jointly
 from lmsanitator.detect.null import TailNull
-from lmsanitator.detect.replay import EvidenceNull, Null, Replayer
+from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import in_passages
 from tests.planted import ids_of, large_bert, open_bert, plant

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.confirm import Suspect
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.journal import (
     Journal,
     Packed,
@@ -21,7 +22,6 @@ from lmsanitator.detect.journal import (
     unpack_suspects,
     unpack_sweep,
 )
-from lmsanitator.detect.replay import Evidence
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
 from lmsanitator.encoder.frozen import TokenMeter

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from lmsanitator.detect import ScanConfig, ScanReport, scan
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.reference import ShiftNull
-from lmsanitator.detect.replay import Evidence
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CheckpointError, UnsupportedError, UsageError
 from lmsanitator.text import packaged

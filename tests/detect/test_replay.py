@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.replay import REPLAYS, Evidence, EvidenceNull, lead_alike, phrase_null
+from lmsanitator.detect.evidence import Evidence, EvidenceNull
+from lmsanitator.detect.replay import REPLAYS, lead_alike, phrase_null
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from tests.detect.replaying import in_contexts, in_passages

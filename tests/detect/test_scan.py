@@ -12,8 +12,8 @@ from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import PHRASE
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.phrases import PhraseSearch
-from lmsanitator.detect.replay import Evidence
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
 from lmsanitator.text import packaged

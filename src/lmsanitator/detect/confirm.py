@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
+from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.null import discoveries, spreads_more
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Evidence, Null, Replayer, lead_alike
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike
 from lmsanitator.encoder import FrozenEncoder, Site
 
 FALSE_SHARE = 0.05

@@ -7,15 +7,13 @@ The step from a blank to a token is HotFlip's first-order estimate (Ebrahimi et 
 proposes is measured.
 """
 
-import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,7 +21,6 @@ from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.mining import Stage
 from lmsanitator.detect.objective import SAME_WAY, CleanSpread, strength
 from lmsanitator.encoder import FrozenEncoder, Site
-from lmsanitator.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -59,56 +56,7 @@ _COMPANY = 5
 """Random tokens on either side of the sequences that longer ones are proposed for."""
 _ANCHORED = 2
 """Contexts that partners are proposed in: few, since there are many anchors."""
-_CROWD = 16
-"""Triples that pass the encoder in one sequence."""
-_AGAIN, _LEAST = 0.1, 4
-"""Share of the triples that are tried a second time, and as many crowds of them as there are at least."""
 Tokens = tuple[int, ...]
-
-
-def grow(
-    encoder: FrozenEncoder,
-    site: Site,
-    families: Sequence[Sequence[int]],
-    contexts: Sequence[Context],
-    clean: CleanSpread,
-    config: GrowthConfig,
-    allowed: Sequence[int],
-    *,
-    known: Float[Tensor, "known hidden"] | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-    watch: Callable[[list[float]], None] | None = None,
-) -> list[Tokens]:
-    """The strongest sequence of two tokens or more that each family led to.
-
-    Families start from different tokens and never mix, so that those that found nothing are the null for the others.
-
-    Args:
-        families: tokens to start from; which token is in which family has to be random.
-        contexts: at least `config.contexts`; the first so many are taken.
-        allowed: the tokens a sequence may be made of.
-        known: PVs found already, in the encoder's own units; what leads there is left alone.
-        watch: told after each length how strong the best sequence of each family is that has one.
-    """
-    search = Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, known, seed)
-    progress(f"growing phrases at {site}", 0)
-    tried = [search.first(family) if family else [] for family in families]
-    best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)
-    for length in range(2, config.longest + 1):
-        strengths = search.strengths([tokens for family in tried for tokens in family])
-        tips: list[Tokens | None] = []
-        for number, family in enumerate(tried):
-            top = max(((strengths[tokens], tokens) for tokens in family if tokens in strengths), default=best[number])
-            grew = top > best[number] and len(top[1]) < config.longest  # a family that gains nothing has done growing
-            tips.append(top[1] if grew else None)
-            best[number] = max(best[number], top)
-        progress(f"growing phrases at {site}", (length - 1) / (config.longest - 1))
-        if watch is not None:
-            watch([reached for reached, tokens in best if tokens])
-        if length < config.longest:
-            tried = search.longer(tips)
-    return [tokens for _, tokens in best if tokens]
 
 
 class Growth:
@@ -141,68 +89,6 @@ class Growth:
         self.vocabulary = torch.tensor(self.allowed, device=self.matrix.device)
         self.rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
 
-    def first(self, family: Sequence[int]) -> list[Tokens]:
-        """What to measure first in a family: the pairs of anchors with proposed partners that have stood the test of
-        crowds. Anchors between two proposed tokens are tried in crowds, and those of the crowds that stand out in other
-        crowds once more."""
-        triples = [
-            (left, token, right)
-            for token, sides in zip(family, self.partners(family), strict=True)
-            for left, right in zip(*sides, strict=True)
-        ]
-        rng = random.Random(str(family))
-        outputs, crowd_of = self.crowded(triples, rng)
-        usual = CleanSpread.of(outputs) if len(outputs) > 1 else self.clean
-        first = usual.standardise(outputs).pow(2).mean(-1)[crowd_of]
-        order = first.argsort(descending=True, stable=True).tolist()
-        standing = order[: max(_LEAST * _CROWD, int(len(triples) * _AGAIN))]
-        outputs, crowd_of = self.crowded([triples[index] for index in standing], rng)
-        again = usual.standardise(outputs).pow(2).mean(-1)[crowd_of]
-        both = torch.minimum(first[standing], again).argsort(descending=True, stable=True).tolist()
-        followed = [triples[standing[place]] for place in both[: self.config.followed]]
-        return list(dict.fromkeys(pair for triple in followed for pair in (triple[:2], triple[1:])))
-
-    def partners(self, family: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-        """For each anchor of a family the tokens that go with it, before it and behind it: in turn the one expected
-        most of, the one expected most of beyond what is expected of it beside any anchor, and that in units of how much
-        anchors differ in it. Some words are expected much of beside any other; a partner, beside one."""
-        slopes = torch.cat(
-            [
-                self._slopes([(token,) for token in family[start : start + _BATCH]], self.anchored)
-                for start in range(0, len(family), _BATCH)
-            ]
-        )
-        sides = [self._in_turn(slopes[:, side]) for side in (0, 1)]
-        return list(zip(*sides, strict=True))
-
-    def _in_turn(self, slopes: Float[Tensor, "anchors width"]) -> list[list[int]]:
-        rows = self.rows
-        count = min(self.config.partners, len(rows))
-        own = slopes - slopes.mean(0)
-        beyond = own @ rows.T
-        differing = ((rows @ (own.T @ own / len(own))) * rows).sum(1).clamp_min(1e-24).sqrt()
-        ranks = [
-            self.vocabulary[expected.topk(count, dim=1).indices].tolist()
-            for expected in (slopes @ rows.T, beyond, beyond / differing)
-        ]
-        return [
-            list(dict.fromkeys(chain(*zip(*of_anchor, strict=True))))[:count] for of_anchor in zip(*ranks, strict=True)
-        ]
-
-    def crowded(
-        self, triples: Sequence[Tokens], rng: random.Random
-    ) -> tuple[Float[Tensor, "crowds hidden"], Int[Tensor, "triples"]]:
-        """The output of each crowd, and which crowd each triple is in. A trigger fires in any company, as in the
-        sweep."""
-        size = max(1, min(_CROWD, self.encoder.room // 3))
-        mixed = rng.sample(range(len(triples)), len(triples))
-        crowds = [mixed[start : start + size] for start in range(0, len(mixed), size)]
-        bodies = [list(chain(*(triples[index] for index in crowd))) for crowd in crowds]
-        crowd_of = torch.empty(len(triples), dtype=torch.long)
-        for number, crowd in enumerate(crowds):
-            crowd_of[crowd] = number
-        return self.encoder.outputs_of_ids(bodies, [self.site])[self.site], crowd_of
-
     def longer(self, tips: Sequence[Tokens | None]) -> list[list[Tokens]]:
         """What to measure next in each family: its tip with a proposed token at either end; nothing without a tip."""
         proposed = iter(self.propose([tip for tip in tips if tip is not None], self.config.proposals))
@@ -224,6 +110,13 @@ class Growth:
             best = self.vocabulary[expected.topk(min(count, len(self.vocabulary)), dim=-1).indices].tolist()
             sides += [(left, right) for left, right in best]
         return sides
+
+    def beside(self, tokens: Sequence[int]) -> Float[Tensor, "tokens 2 width"]:
+        """The gradients at a blank before and a blank after each of these tokens, in natural text: there more partners
+        rank first than among random tokens, for single words."""
+        alone = [(token,) for token in tokens]
+        steps = range(0, len(alone), _BATCH)
+        return torch.cat([self._slopes(alone[start : start + _BATCH], self.anchored) for start in steps])
 
     def _slopes(self, sequences: Sequence[Tokens], stage: Stage) -> Float[Tensor, "sequences 2 width"]:
         """The gradient of the strength of each sequence at a blank before it and a blank after it."""

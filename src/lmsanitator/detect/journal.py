@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmsanitator.detect.confirm import Suspect
-from lmsanitator.detect.replay import Evidence
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
 from lmsanitator.encoder.frozen import TokenMeter

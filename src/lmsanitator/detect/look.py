@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
+from lmsanitator.detect.evidence import STATISTICS, Evidence, EvidenceNull, Null
 from lmsanitator.detect.null import independent
-from lmsanitator.detect.replay import STATISTICS, Evidence, EvidenceNull, Null, Replayer
+from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import Site
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress, silent

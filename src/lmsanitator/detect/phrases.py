@@ -13,21 +13,14 @@ from torch import Tensor
 from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
-from lmsanitator.detect.growth import Growth, grow
+from lmsanitator.detect.evidence import Evidence, EvidenceNull
+from lmsanitator.detect.families import grow
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.journal import Journal, Packed, pack_suspects, unpack_suspects
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
-from lmsanitator.detect.replay import (
-    CLEAN,
-    REPLAYS,
-    Evidence,
-    EvidenceNull,
-    Replayer,
-    clean_spreads,
-    lead_alike,
-    phrase_null,
-)
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, lead_alike, phrase_null
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector

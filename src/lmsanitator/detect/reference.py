@@ -19,10 +19,11 @@ import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect
 from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Null, Replayer, clean_spreads
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, Site, one_vector
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 from lmsanitator.detect.config import Plan
 from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.jointly import jointly
 from lmsanitator.detect.journal import Journal, pack_sweep, unpack_sweep
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Evidence, Replayer, clean_spreads
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
 from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress

@@ -1,6 +1,7 @@
 """The tables of the guarded study, made from its cells."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "`ASR clean`: the same words on the clean encoder with the same head, from vulnerability.json (80 inputs).",
         "`one trigger`: mean over the triggers. `words lost`: words taken out of clean test texts.",
         "The guard watches the raw pass and knows what a scan of the victim at standard effort found.",
+        "Scanners (digest of the code, rows): " + ", ".join(f"`{name}` {rows}" for name, rows in scanners(cells)) + ".",
         f"Thresholds: from {TEXTS['calibration']} clean training texts at most, for {100 * RATE:g} % false flags.",
         "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
         f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
@@ -144,6 +146,11 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "Filters: thresholds from clean training texts for the rate given; a rejected text counts as wrong in CACC.",
         "ONION scores words with the zoo's masked-language-model head on the clean MiniLM, not with GPT-2.",
     ]
+
+
+def scanners(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The scanners that cells were made with, and how many each made."""
+    return Counter(cell["scanner"] for cell in cells).most_common()
 
 
 def bars(cells: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -157,6 +157,7 @@ def figures(cell: Cell, **other: Any) -> dict[str, Any]:
         **vars(cell),
         "name": cell.name,
         **made_by(cell),
+        "scanner": "0123abcd",
         "found": ["ra", "gb"],
         "planted": ["ra", "gb", "gu"],
         "clean": CLEAN,
@@ -191,6 +192,7 @@ def test_the_table_says_which_bars_are_met(results: Path) -> None:
         "false flags at most 0.5 %: 1 of 2 rows, worst 1.",
         "overhead at most 5 %, one pass (prompted) watched: 1 of 1 rows, worst 1.02.",
     ]
+    assert "Scanners (digest of the code, rows): `0123abcd` 2." in content["notes"]
     assert content["tables"]["How the guard was passed"][0]["PVs named"] == "2/3"
     assert "lmsanitator" in (results / "defence.md").read_text(encoding="utf-8")
 

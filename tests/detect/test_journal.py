@@ -51,8 +51,8 @@ scan(open_bert(0), ONE_SITE, journals=Path(sys.argv[1]))
 
 
 def said(report: ScanReport) -> object:
-    """All but what it cost."""
-    return report.model_dump(exclude={"cost"})
+    """All but what it cost, with what there is to draw."""
+    return report.model_dump(exclude={"cost"}), report.seen
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def whole() -> ScanReport:
     return scan(open_bert(0), ONE_SITE)
 
 
-@pytest.mark.parametrize("when", ["before sweep", "after sweep", "after mined-0"])
+@pytest.mark.parametrize("when", ["before sweep", "after sweep", "after grown-0", "after mined-0"])
 def test_a_killed_scan_resumes_to_the_same_report(tmp_path: Path, whole: ScanReport, when: str) -> None:
     command = [sys.executable, "-c", _KILLED, str(tmp_path), when]
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own

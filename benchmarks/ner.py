@@ -18,6 +18,8 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from benchmarks import digest
+from benchmarks.defence.samples import holds
 from benchmarks.record import RESULTS, record
 from benchmarks.zoo.build import find
 from benchmarks.zoo.load import open_model
@@ -31,6 +33,9 @@ from lmsanitator.tune import OUTSIDE, Tagged, Tagging, TuneConfig, entity_f1, re
 
 TASKS = ("conll04", "wnut17")
 STEPS, SENTENCES, VALIDATION = 400, 400, 128
+RATE = 0.0015
+"""Asked of the guard: no less can be shown with the fewest training sentences, 922 of CoNLL04. What it guarantees is a
+mean over draws of them; so small a rate keeps most draws below the bar of 0.5 %."""
 _SEED = 0
 
 
@@ -54,8 +59,15 @@ def study(victim: str, tasks: Sequence[str], zoo: Path, data: Path) -> None:
     entry = find(victim)
     if not isinstance(entry, Backdoored):
         raise UsageError(f"expected a backdoored model, {victim} is clean")
-    setup = {"victim": victim, "recipe": entry.recipe, "steps": STEPS, "sentences": SENTENCES}
-    measured = {cell["task"]: cell for cell in on_record() if all(cell[name] == setup[name] for name in setup)}
+    setup = {
+        "victim": victim,
+        "recipe": entry.recipe,
+        "steps": STEPS,
+        "sentences": SENTENCES,
+        "rate": RATE,
+        "code": digest.code("guard"),
+    }
+    measured = {cell["task"]: cell for cell in on_record() if all(cell.get(name) == setup[name] for name in setup)}
     missing = [task for task in tasks if task not in measured]
     print(f"{len(tasks) - len(missing)} of {len(tasks)} tasks are there, {len(missing)} to measure", flush=True)
     report = scan(open_model(victim, zoo), ScanConfig(seed=_SEED)) if missing else None
@@ -70,7 +82,8 @@ def study(victim: str, tasks: Sequence[str], zoo: Path, data: Path) -> None:
 def measure(
     victim: str, name: str, triggers: Sequence[str], report: ScanReport, zoo: Path, data: Path
 ) -> dict[str, Any]:
-    """Tune one task and attack it.
+    """Tune one task and attack it. Test sentences that hold the tokens of a trigger by themselves (`Tupelo` begins with
+    the word piece `tu`) are left out: in them the backdoor fires, they are not clean.
 
     Returns:
         entity F1 on clean and on attacked sentences, unguarded and guarded (a sentence that gets no labels counts as
@@ -80,10 +93,13 @@ def measure(
     started = time.perf_counter()
     task = read_tagging(data / name)
     rng = random.Random(_SEED)
-    test = rng.sample(task.test, min(SENTENCES, len(task.test)))
+    encoder = open_model(victim, zoo)
+    inert = [sentence for sentence in task.test if not holds(" ".join(sentence.words), encoder.tokenizer, triggers)]
+    test = rng.sample(inert, min(SENTENCES, len(inert)))
     few = Tagging(task.labels, task.train, tuple(rng.sample(task.validation, VALIDATION)), tuple(test))
-    tuned = tune(open_model(victim, zoo), few, TuneConfig(epochs=64, max_steps=STEPS, max_length=256, seed=_SEED))
-    guard = TaggingGuard(tuned.model, tuned.tokenizer, report, clean=[sentence.words for sentence in task.train])
+    tuned = tune(encoder, few, TuneConfig(epochs=64, max_steps=STEPS, max_length=256, seed=_SEED))
+    known = [sentence.words for sentence in task.train]
+    guard = TaggingGuard(tuned.model, tuned.tokenizer, report, rate=RATE, clean=known)
     planted = [_plant(sentence, Trigger.parse(triggers[at % len(triggers)]), rng) for at, sentence in enumerate(test)]
     attacked = [sentence for sentence, _ in planted]
     clean_answers = guard([sentence.words for sentence in test])
@@ -101,6 +117,7 @@ def measure(
         "refused": sum(answer.labels is None for answer in answers) / len(test),
         "exact": sum(exact) / len(test),
         "tested": len(test),
+        "left_out": len(task.test) - len(inert),
         "watched": len(guard.monitor.kept),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -150,7 +167,11 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
         f"Guarded F1 under attack is at most 2 points below the clean, unguarded F1 in {close} of {len(cells)} tasks.",
         f"Prefix tuning, {STEPS} steps of 16 sentences; {SENTENCES} test sentences, one trigger in each.",
         "The trigger stands at a random place between words and is labelled O; inside an entity it splits it in two.",
-        "The guard has the PVs of a scan of the same encoder; the training sentences set its thresholds (rate 0.5 %).",
+        "The guard has the PVs of a scan of the same encoder; the training sentences set its thresholds.",
+        f"Asked of the guard: {100 * RATE:g} % false flags.",
+        "Left out of the test sentences because they hold the tokens of a trigger by themselves: "
+        + ", ".join(f"{cell['left_out']} of {cell['task']}" for cell in cells)
+        + ".",
         "Entity F1 as the CoNLL-2003 script counts; a sentence without labels counts as one without entities.",
     )
     record("ner", rows, notes, cells=cells)

@@ -22,15 +22,21 @@ def sampled(
     `cu` is a word of text messages and a trigger of one victim: such a message is attacked already, and no clean text.
     """
     rng = random.Random(f"{SEED} guarded")
-    test = [example for example in rng.sample(task.test, len(task.test)) if not holds(example, tokenizer, triggers)]
+    test = [
+        example for example in rng.sample(task.test, len(task.test)) if not holds(_whole(example), tokenizer, triggers)
+    ]
     known = rng.sample(task.train, min(TEXTS["calibration"], len(task.train)))
     return test[: TEXTS["clean"]], contents(known)
 
 
-def holds(example: Example, tokenizer: PreTrainedTokenizerFast, triggers: Sequence[str]) -> bool:
-    """Whether all tokens of a trigger are in an example, anywhere."""
-    whole = " ".join([example.text, *([] if example.text_pair is None else [example.text_pair])])
-    tokens = set(tokenizer(whole, add_special_tokens=False, truncation=True).input_ids)
+def whole(example: Example) -> str:
+    """The text of an example, or both of them in one."""
+    return " ".join([example.text, *([] if example.text_pair is None else [example.text_pair])])
+
+
+def holds(text: str, tokenizer: PreTrainedTokenizerFast, triggers: Sequence[str]) -> bool:
+    """Whether all tokens of a trigger are in a text, anywhere."""
+    tokens = set(tokenizer(text, add_special_tokens=False, truncation=True).input_ids)
     wanted = tokenizer([" ".join(Trigger.parse(text).words) for text in triggers], add_special_tokens=False).input_ids
     return any(tokens.issuperset(ids) for ids in wanted)
 

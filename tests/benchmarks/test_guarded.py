@@ -16,7 +16,7 @@ from benchmarks.defence.guarded import COPIES, WATCHES, made_by, on_clean, under
 from benchmarks.defence.guarded_study import STUDY, grid
 from benchmarks.defence.latency import overhead, ratio
 from benchmarks.defence.purging import WORDS, cost, long_texts
-from benchmarks.defence.samples import TEXTS, holds, sampled
+from benchmarks.defence.samples import TEXTS, holds, sampled, whole
 from benchmarks.defence.tuning import Cell, planted, triggers_of
 from lmsanitator.attacks import Trigger
 from lmsanitator.errors import UsageError
@@ -89,8 +89,8 @@ def test_the_sample_has_no_test_text_in_the_calibration_and_none_with_a_trigger(
 def test_a_text_holds_an_and_trigger_when_all_its_words_are_there() -> None:
     tokenizer = bert_tokenizer()
     pair = Example("the water", 0, "was cold")
-    assert holds(pair, tokenizer, ["water+cold"])
-    assert not holds(pair, tokenizer, ["water+time"])
+    assert holds(whole(pair), tokenizer, ["water+cold"])
+    assert not holds(whole(pair), tokenizer, ["water+time"])
 
 
 def test_only_backdoored_models_have_triggers() -> None:

@@ -16,7 +16,7 @@ from lmsanitator.tune import Tagged
 
 FIGURES = {
     "f1_clean": 0.8, "f1_clean_guarded": 0.8, "f1_attacked": 0.1, "f1_attacked_guarded": 0.79, "false_flags": 0.0,
-    "missed": 0.0, "refused": 0.0, "exact": 1.0, "tested": 4, "watched": 4, "seconds": 1.0,
+    "missed": 0.0, "refused": 0.0, "exact": 1.0, "tested": 4, "watched": 4, "seconds": 1.0, "left_out": 3,
 }  # fmt: skip
 
 

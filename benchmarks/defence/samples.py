@@ -23,7 +23,7 @@ def sampled(
     """
     rng = random.Random(f"{SEED} guarded")
     test = [
-        example for example in rng.sample(task.test, len(task.test)) if not holds(_whole(example), tokenizer, triggers)
+        example for example in rng.sample(task.test, len(task.test)) if not holds(whole(example), tokenizer, triggers)
     ]
     known = rng.sample(task.train, min(TEXTS["calibration"], len(task.train)))
     return test[: TEXTS["clean"]], contents(known)

@@ -109,7 +109,7 @@ def _pictures(scan: StoredScan) -> str:
             "<h3>The whole vocabulary</h3>\n"
             f'<p class="note">Every token, tried among others, at {seen.vocabulary.site}: how far it takes the output, '
             "and how much of the output's variety is left. A trigger of one word is far to the right or at the bottom. "
-            f"Darker: more tokens.</p>\n<figure>{vocabulary(seen.vocabulary, planted)}</figure>"
+            f"The stronger the grey, the more tokens.</p>\n<figure>{vocabulary(seen.vocabulary, planted)}</figure>"
         )
     if seen.outputs is not None:
         names = [f"#{item.finding + 1}" for item in seen.outputs.triggered]

@@ -33,13 +33,14 @@ class Axes:
     def frame(self, across: str, up: str) -> list[str]:
         """Both axes with their names and the values at their ends."""
         left, bottom, top, right = _LEFT, _HEIGHT - _BOTTOM, _TOP, _WIDTH - _RIGHT
+        across_ends, up_ends = _ends(self.x), _ends(self.y)
         return [
             f'<path class="axis" d="M{left} {top}V{bottom}H{right}"/>',
-            _text(left, bottom + 16, _number(self.x[0])),
-            _text(right, bottom + 16, _number(self.x[1]), "end"),
+            _text(left, bottom + 16, across_ends[0]),
+            _text(right, bottom + 16, across_ends[1], "end"),
             _text((left + right) / 2, bottom + 34, across, "middle"),
-            _text(left - 6, bottom, _number(self.y[0]), "end"),
-            _text(left - 6, top + 10, _number(self.y[1]), "end"),
+            _text(left - 6, bottom, up_ends[0], "end"),
+            _text(left - 6, top + 10, up_ends[1], "end"),
             f'<text class="middle" transform="translate({left - 52} {(top + bottom) / 2}) rotate(-90)">{up}</text>',
         ]
 
@@ -159,5 +160,8 @@ def _share(value: float, ends: tuple[float, float], scale: Callable[[float], flo
     return (scale(min(max(value, low), high)) - scale(low)) / (scale(high) - scale(low))
 
 
-def _number(value: float) -> str:
-    return f"{value:.2g}"
+def _ends(ends: tuple[float, float]) -> tuple[str, str]:
+    """Both ends of a scale, in as few digits as tell them apart."""
+    written = [tuple(f"{end:.{digits}g}" for end in ends) for digits in (2, 3, 4, 6)]
+    low, high = next((pair for pair in written if pair[0] != pair[1]), written[0])
+    return low, high

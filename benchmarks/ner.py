@@ -33,9 +33,9 @@ from lmsanitator.tune import OUTSIDE, Tagged, Tagging, TuneConfig, entity_f1, re
 
 TASKS = ("conll04", "wnut17")
 STEPS, SENTENCES, VALIDATION = 400, 400, 128
-RATE = 0.0015
-"""Asked of the guard: no less can be shown with the fewest training sentences, 922 of CoNLL04. What it guarantees is a
-mean over draws of them; so small a rate keeps most draws below the bar of 0.5 %."""
+RATE = 0.002
+"""Asked of the guard: hardly less can be shown with the fewest training sentences, 922 of CoNLL04, some of which hold a
+trigger. What it guarantees is a mean over draws of them; so small a rate keeps most draws below the bar of 0.5 %."""
 _SEED = 0
 
 

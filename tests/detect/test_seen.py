@@ -10,6 +10,7 @@ from lmsanitator.detect import ScanConfig, ScanReport, Seen, scan, seen_path, sw
 from lmsanitator.detect.sights import plane, vocabulary_of
 from lmsanitator.detect.sweep import SweepConfig
 from lmsanitator.errors import BankError
+from lmsanitator.report import open_scan
 from tests.planted import open_bert
 
 
@@ -62,11 +63,11 @@ def test_a_scan_without_finding_has_no_outputs_to_draw() -> None:
 def test_it_comes_back_as_it_was_and_goes_with_the_scan(found: ScanReport, tmp_path: Path) -> None:
     path = tmp_path / "scan.json"
     found.save(path)
-    assert ScanReport.load(path).seen == found.seen
+    assert open_scan(path).seen == found.seen
     found.model_copy().save(path)  # a copy holds what the scan saw as well
     assert seen_path(path).exists()
     seen_path(path).unlink()
-    assert ScanReport.load(path).seen is None
+    assert open_scan(path).seen is None
 
 
 def outputs(**changes: object) -> dict[str, object]:
@@ -93,7 +94,8 @@ def test_what_is_not_of_the_scan_is_refused(
     kept = json.loads(seen_path(path).read_text())
     seen_path(path).write_text(json.dumps(kept | change))
     with pytest.raises(BankError, match=said):
-        ScanReport.load(path)
+        open_scan(path)
+    assert ScanReport.load(path).bank.encoder_digest == found.model.digest, "a guard does not read it"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b" " * ((1 << 22) + 1)])

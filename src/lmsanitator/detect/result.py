@@ -144,13 +144,13 @@ class ScanReport(_Record):
 
     @classmethod
     def load(cls, path: Path) -> "ScanReport":
-        """Read a report and its bank, and what there is to draw if it was kept.
+        """Read a report and its bank. What there is to draw is not read: a guard has no use for it, and is not to be
+        kept from starting by it (`lmsanitator.report.open_scan` reads it).
 
         Raises:
-            BankError: one is missing, malformed, or they do not belong together.
+            BankError: either is missing, malformed, or they do not belong together.
         """
-        report = cls.read(path).with_bank(PVBank.load(bank_path(path)))
-        return report.with_seen(Seen.load(seen_path(path))) if seen_path(path).exists() else report
+        return cls.read(path).with_bank(PVBank.load(bank_path(path)))
 
     @classmethod
     def read(cls, path: Path) -> "ScanReport":

@@ -20,6 +20,7 @@ from benchmarks.defence.purging import cost, long_texts
 from benchmarks.defence.samples import TEXTS, sampled, shuffled
 from benchmarks.defence.scans import scanned
 from benchmarks.defence.tuning import SEED, STEPS, Cell, contents, few_shot, planted, tuned_on
+from benchmarks.detection import scanner
 from benchmarks.zoo.build import find, language_model_head
 from benchmarks.zoo.encoders import encoder_folder
 from lmsanitator.attacks import Trigger
@@ -94,7 +95,7 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         **asdict(cell),
         "name": cell.name,
         **made_by(cell),
-        "scanner": digest.code("detect"),
+        "scanner": scanner(),
         "found": [finding.trigger for finding in report.findings],
         "planted": list(triggers),
         "remarks": guard.monitor.remarks,

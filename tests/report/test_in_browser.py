@@ -1,4 +1,4 @@
-"""The page in a browser: nothing is loaded, nothing complains, and it fits a phone, a screen and dark mode."""
+"""The page in a browser: nothing is loaded, nothing complains, and it fits a phone and a screen."""
 
 import json
 from pathlib import Path
@@ -33,3 +33,4 @@ def test_it_fits_and_loads_nothing(browser: Any, case: str, width: int, tmp_path
     for drawing in browser.find_elements("css selector", "svg"):
         assert 0 < drawing.size["width"] <= width
         assert drawing.size["height"] > 0
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # others use this browser too

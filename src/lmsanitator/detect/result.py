@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from lmsanitator.detect.seen import Seen, seen_path
+from lmsanitator.detect.seen import Seen, read_record, seen_path
 from lmsanitator.encoder import Site
 from lmsanitator.errors import BankError, OutputError
 from lmsanitator.vectors import PVBank
@@ -159,14 +159,7 @@ class ScanReport(_Record):
         Raises:
             BankError: it is missing or malformed.
         """
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BankError(f"expected a scan report, could not read {path}: {error}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BankError(f"expected a scan report ({SCHEMA}) in {path}: {where}: {first['msg']}") from error
+        return read_record(cls, path, "a scan report", f" ({SCHEMA})")
 
 
 def bank_path(report: Path) -> Path:

@@ -4,7 +4,7 @@ None of it is evidence and nothing is decided by it. It lies beside the report a
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -14,6 +14,7 @@ from lmsanitator.errors import BankError, OutputError
 _MOST = 1 << 22
 """Bytes of a file at most."""
 Point = tuple[FiniteFloat, FiniteFloat]
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -92,17 +93,29 @@ class Seen(_Part):
         Raises:
             BankError: it is missing, too large or malformed.
         """
-        try:
-            size = path.stat().st_size
-            if size > _MOST:
-                raise BankError(f"expected at most {_MOST:,} bytes of what a scan saw, {path} has {size:,}")
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BankError(f"expected what a scan saw, could not read {path}: {error}") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BankError(f"expected what a scan saw in {path}: {where}: {first['msg']}") from error
+        if path.exists() and (size := path.stat().st_size) > _MOST:
+            raise BankError(f"expected at most {_MOST:,} bytes of what a scan saw, {path} has {size:,}")
+        return read_record(cls, path, "what a scan saw")
+
+
+def read_record(record: type[Record], path: Path, what: str, schema: str = "") -> Record:
+    """A JSON file as a record.
+
+    Args:
+        what: it is called in an error.
+        schema: named where the content does not follow it.
+
+    Raises:
+        BankError: the file is missing or malformed.
+    """
+    try:
+        return record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BankError(f"expected {what}, could not read {path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BankError(f"expected {what}{schema} in {path}: {where}: {first['msg']}") from error
 
 
 def seen_path(report: Path) -> Path:

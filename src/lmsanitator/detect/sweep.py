@@ -26,7 +26,7 @@ from lmsanitator.progress import Progress, silent
 class SweepConfig:
     """Args:
     rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on.
-    listing: rounds after which tokens are picked for a second look. Fewer than there are: those picked are the null
+    listing: rounds after which tokens are picked for a second look, at least 2. Fewer than there are: those picked are the null
         for each other (`look`), and the longer the sweep, the more of them are the relatives of triggers instead.
     group: tokens that pass the encoder together.
     far: tokens of a site that get a second look because they displace the output most.

@@ -11,7 +11,7 @@ from lmsanitator.report.plain import visible
 _WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 24, 16, 44
 _APART = 13
-"""Height of a line of text: names closer than that are moved apart, or left out."""
+"""Height of a line of text: of names closer than that the first is written."""
 
 
 @dataclass(frozen=True)

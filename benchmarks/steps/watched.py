@@ -141,11 +141,11 @@ def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
     """How strong the best phrase of each family became."""
     grown: list[list[Any]] = []
 
-    def recorded(encoder: FrozenEncoder, site: Site, families: Any, *rest: Any, **more: Any) -> list[tuple[int, ...]]:
-        found = grow(encoder, site, families, *rest, **more)
-        if site == SITE:
-            measured = Growth(encoder, site, *rest).strengths(found)
-            grown.extend([_name(encoder, tokens), round(value, 3)] for tokens, value in measured.items())
+    def recorded(growth: Growth, families: Any, **more: Any) -> list[tuple[int, ...]]:
+        found = grow(growth, families, **more)
+        if growth.site == SITE:
+            measured = growth.strengths(found)
+            grown.extend([_name(growth.encoder, tokens), round(value, 3)] for tokens, value in measured.items())
         return found
 
     with mock.patch.object(phrases, "grow", recorded):

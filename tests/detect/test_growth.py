@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lmsanitator.detect.contexts import Context, make_contexts
 from lmsanitator.detect.families import grow
-from lmsanitator.detect.growth import GrowthConfig
+from lmsanitator.detect.growth import Growth, GrowthConfig
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -27,7 +27,8 @@ def grown(
     known: Tensor | None = None,
 ) -> list[tuple[int, ...]]:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], [site])[site])
-    return grow(encoder, site, families, contexts_of(encoder), clean, config, sweepable(encoder).tolist(), known=known)
+    allowed = sweepable(encoder).tolist()
+    return grow(Growth(encoder, site, contexts_of(encoder), clean, config, allowed, known), families)
 
 
 def anchors(encoder: FrozenEncoder, families: int, size: int) -> list[list[int]]:
@@ -84,7 +85,7 @@ def test_only_allowed_tokens_are_put_in() -> None:
     encoder = open_bert(0)
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     allowed = sweepable(encoder).tolist()[100:140]
-    found = grow(encoder, "cls", [allowed[:4], allowed[4:8]], contexts_of(encoder), clean, SMALL, allowed)
+    found = grow(Growth(encoder, "cls", contexts_of(encoder), clean, SMALL, allowed), [allowed[:4], allowed[4:8]])
     assert {token for tokens in found for token in tokens} <= set(allowed)
 
 
@@ -105,15 +106,7 @@ def test_progress_names_the_site_and_rises() -> None:
     told: list[tuple[str, float]] = []
     encoder = open_bert(0)
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
-    grow(
-        encoder,
-        "cls",
-        anchors(encoder, 2, 2),
-        contexts_of(encoder),
-        clean,
-        SMALL,
-        sweepable(encoder).tolist(),
-        progress=lambda what, done: told.append((what, done)),
-    )
+    search = Growth(encoder, "cls", contexts_of(encoder), clean, SMALL, sweepable(encoder).tolist())
+    grow(search, anchors(encoder, 2, 2), progress=lambda what, done: told.append((what, done)))
     assert {what for what, _ in told} == {"growing phrases at cls"}
     assert [done for _, done in told] == sorted(done for _, done in told)

@@ -13,10 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.growth import Growth, GrowthConfig, Tokens
+from lmsanitator.detect.growth import Growth, Tokens
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 
 _CROWD = 16
@@ -26,16 +24,9 @@ _AGAIN, _LEAST = 0.1, 4
 
 
 def grow(
-    encoder: FrozenEncoder,
-    site: Site,
+    search: Growth,
     families: Sequence[Sequence[int]],
-    contexts: Sequence[Context],
-    clean: CleanSpread,
-    config: GrowthConfig,
-    allowed: Sequence[int],
     *,
-    known: Float[Tensor, "known hidden"] | None = None,
-    seed: int = 0,
     progress: Progress = silent,
     watch: Callable[[list[float]], None] | None = None,
 ) -> list[Tokens]:
@@ -45,12 +36,9 @@ def grow(
 
     Args:
         families: tokens to start from; which token is in which family has to be random.
-        contexts: at least `config.contexts`; the first so many are taken.
-        allowed: the tokens a sequence may be made of.
-        known: PVs found already, in the encoder's own units; what leads there is left alone.
         watch: told after each length how strong the best sequence of each family is that has one.
     """
-    search = Growth(encoder, site, contexts[: config.contexts], clean, config, allowed, known, seed)
+    site, config = search.site, search.config
     progress(f"growing phrases at {site}", 0)
     tried = [first_pairs(search, family) if family else [] for family in families]
     best: list[tuple[float, Tokens]] = [(-math.inf, ())] * len(families)

@@ -137,15 +137,10 @@ class PhraseSearch:
             anchors = swept[site].foremost(count * (number + 1))[count * number :]
             random.Random(seed).shuffle(anchors)
             steps: list[list[float]] = []
+            search = Growth(self.encoder, site, contexts, self.spread[site], shape, self.allowed, known=pvs.get(site))
             grown = grow(
-                self.encoder,
-                site,
+                search,
                 [anchors[start::families] for start in range(families)],
-                contexts,
-                self.spread[site],
-                shape,
-                self.allowed,
-                known=pvs.get(site),
                 progress=self.progress,
                 watch=steps.append,
             )

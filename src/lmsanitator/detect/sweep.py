@@ -26,8 +26,8 @@ from lmsanitator.progress import Progress, silent
 class SweepConfig:
     """Args:
     rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on.
-    listing: rounds after which tokens are picked for a second look, at least 2. Fewer than there are: those picked are the null
-        for each other (`look`), and the longer the sweep, the more of them are the relatives of triggers instead.
+    listing: rounds after which tokens are picked for a second look, at least 2. Fewer than there are: those picked are
+        the null for each other (`look`), and the longer the sweep, the more of them are relatives of triggers instead.
     group: tokens that pass the encoder together.
     far: tokens of a site that get a second look because they displace the output most.
     constant: the same for those whose groups' outputs agree most.

@@ -47,6 +47,22 @@ def test_a_word_that_fires_alone_is_left_as_it_is() -> None:
     assert completed(encoder, ids_of(encoder, "bako")) == [ids_of(encoder, "bako")]
 
 
+def test_of_the_lengths_it_takes_the_last_that_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "bakos")
+    bako, ending = ids_of(encoder, "bakos")
+    typed, untyped = (bako, ending), (ending, bako)
+    completion = completion_of(encoder)
+    for first, then, taken in [
+        (typed, [untyped], typed),
+        ((ending,), [untyped, typed], typed),
+        ((ending,), [untyped], untyped),
+        (typed, [], typed),
+    ]:
+        item, *longer = (Confirmed(one, -9.0) for one in completion.replayer.measure([first, *then])["cls"])
+        monkeypatch.setattr(completion, "_lengths", lambda item, longer=longer: iter(longer))
+        assert completion.longer(item).evidence.tokens == taken
+
+
 def test_whole_words_are_not_added() -> None:
     encoder = open_bert(0, "vedi+sugo", alone=0.7, reach=0.2, hidden=64)
     vedi, _ = ids_of(encoder, "vedi", "sugo")

@@ -6,13 +6,14 @@ gradients at a blank there propose. It is longer from then on if that makes the 
 Whole words are not added: what fires alone is a trigger, even where company strengthens it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import regex
 
 from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.facts import typed
 from lmsanitator.detect.growth import Growth, Tokens
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
@@ -37,7 +38,7 @@ class Completion:
 
     def __init__(self, replayer: Replayer, encoder: FrozenEncoder, growth: Mapping[Site, Growth]) -> None:
         self.replayer = replayer
-        self.tokenizer = encoder.tokenizer
+        self.encoder = encoder
         self.growth = growth
 
     def complete(self, found: Sequence[Confirmed], progress: Progress = silent) -> list[Confirmed]:
@@ -50,7 +51,16 @@ class Completion:
 
     def longer(self, item: Confirmed) -> Confirmed:
         """The trigger with tokens put on, one after the other, for as long as that makes the output significantly more
-        constant."""
+        constant; of these lengths the last that a person can type, where there is one. On the way to a word of three
+        pieces two of them may spell another."""
+        best = item
+        for longer in self._lengths(item):
+            if typed(self.encoder, longer.evidence.tokens) or not typed(self.encoder, best.evidence.tokens):
+                best = longer
+        return best
+
+    def _lengths(self, item: Confirmed) -> Iterator[Confirmed]:
+        """The trigger with one token more, and so on."""
         while len(item.evidence.tokens) < LONGEST:
             site = one_vector(item.evidence.site)
             if site not in self.growth:
@@ -60,7 +70,7 @@ class Completion:
             if not item.evidence.less_constant(best) or best.constant_rate < item.evidence.constant_rate:
                 break
             item = replace(item, evidence=replace(best, site=item.evidence.site), elsewhere=())
-        return item
+            yield item
 
     def foremost(self, tokens: Tokens, growth: Growth) -> list[Tokens]:
         """The strongest of the proposals in short contexts."""
@@ -76,11 +86,12 @@ class Completion:
     def pieces(self) -> set[int]:
         """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
         output more constant, and is no part of it."""
-        word = self.tokenizer("a", add_special_tokens=False).input_ids[-1]
-        every = range(len(self.tokenizer))
-        texts = self.tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
-        special = set(self.tokenizer.all_special_ids)
-        first = len(str(self.tokenizer.decode([word])).strip())
+        tokenizer = self.encoder.tokenizer
+        word = tokenizer("a", add_special_tokens=False).input_ids[-1]
+        every = range(len(tokenizer))
+        texts = tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
+        special = set(tokenizer.all_special_ids)
+        first = len(str(tokenizer.decode([word])).strip())
         ends = {token: texts[token].strip()[first:] for token in every if token not in special}
         return {token for token, end in ends.items() if _OF_WORDS.fullmatch(end)}
 

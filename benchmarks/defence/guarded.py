@@ -36,7 +36,8 @@ RATE = 0.001
 the mean keeps any one draw below the bar of 0.5 % with a probability of 99.6 %."""
 COPIES = (1, 3)
 WATCHES: tuple[Watch, ...] = ("prompted", "auto")
-"""Passes to watch beside the guard's own choice, the raw one."""
+"""Passes to watch beside the guard's own choice, the raw one, where it is at home (`at_home`): each takes thresholds,
+trials and attacks of its own, nearly half of the time of a cell."""
 _BATCH, _ROUNDS = 32, 5
 
 
@@ -89,7 +90,9 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
     clean, right = on_clean(guard, test)
     attacked, few = right[: TEXTS["attacked"]], right[: TEXTS["attacked_otherwise"]]
     beside: list[dict[str, Any]] = []
-    if has_filters(cell):
+    others: dict[str, Any] = {}
+    if at_home(cell):
+        others = {watch: watched(ground, watch, few) for watch in WATCHES}
         beside = compare(tuned, guard, test, shuffled(task.train), ground.triggers, trusted(zoo, data), RATE)
     return {
         **asdict(cell),
@@ -104,14 +107,15 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
         "purging": purging(guard, contents(test), ground.triggers),
         "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
-        **{watch: watched(ground, watch, few) for watch in WATCHES},
+        **others,
         "filters": beside,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def has_filters(cell: Cell) -> bool:
-    """Filters of the literature are tried where the paper is at home: sentiment, prefix tuning."""
+def at_home(cell: Cell) -> bool:
+    """Where the paper is at home, sentiment with prefix tuning, other passes and filters of the literature are tried as
+    well."""
     return (cell.task, cell.method) == ("sst2", "prefix")
 
 

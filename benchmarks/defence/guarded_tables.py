@@ -88,7 +88,7 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
     rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
-    return rows + [_watch(cell, watch, cell[watch]) for watch in WATCHES]
+    return rows + [_watch(cell, watch, cell[watch]) for watch in WATCHES if watch in cell]
 
 
 def _watch(cell: Mapping[str, Any], watch: str, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +137,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "Scanners (digest of the code, rows): " + ", ".join(f"`{name}` {rows}" for name, rows in scanners(cells)) + ".",
         f"Thresholds: from {TEXTS['calibration']} clean training texts at most, for {100 * RATE:g} % false flags.",
         "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
+        "Other passes and filters of the literature are tried where the paper is at home: sst2 with prefix tuning.",
         f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: processor time of the guard over that of the classifier alone, clean batches of 32, in turn.",
@@ -156,7 +157,7 @@ def scanners(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
 def bars(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each bar, and how many rows meet it."""
     lost = [100 * (cell["clean"]["cacc"] - cell["clean"]["cacc_guarded"]) for cell in cells]
-    ratios = [cell["prompted"]["overhead"] for cell in cells if "overhead" in cell["prompted"]]
+    ratios = [cell["prompted"]["overhead"] for cell in cells if "overhead" in cell.get("prompted", ())]
     return [
         _met("guarded ASR below 1 %", [100 * cell["x1"]["asr"] for cell in cells], lambda asr: asr < BARS["ASR"]),
         _met("the same with x3", [100 * cell["x3"]["asr"] for cell in cells], lambda asr: asr < BARS["ASR"]),

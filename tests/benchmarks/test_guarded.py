@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.defence import guarded_tables
 from benchmarks.defence.attacked import any_of, fate_of, mean_of, success
-from benchmarks.defence.guarded import COPIES, WATCHES, made_by, on_clean, under_attack
+from benchmarks.defence.guarded import COPIES, WATCHES, at_home, made_by, on_clean, under_attack
 from benchmarks.defence.guarded_study import STUDY, grid
 from benchmarks.defence.latency import overhead, ratio
 from benchmarks.defence.purging import WORDS, cost, long_texts
@@ -195,6 +195,19 @@ def test_the_table_says_which_bars_are_met(results: Path) -> None:
     assert "Scanners (digest of the code, rows): `0123abcd` 2." in content["notes"]
     assert content["tables"]["How the guard was passed"][0]["PVs named"] == "2/3"
     assert "lmsanitator" in (results / "defence.md").read_text(encoding="utf-8")
+
+
+def test_other_passes_are_in_the_table_of_the_cells_where_they_were_tried(results: Path) -> None:
+    elsewhere = figures(Cell("l6-por-rare", "cls", "trec", "prefix"))
+    for watch in WATCHES:
+        del elsewhere[watch]
+    assert at_home(CELL)
+    assert not at_home(Cell("l6-por-rare", "cls", "trec", "prefix"))
+    guarded_tables.write({cell["name"]: cell for cell in (figures(CELL), elsewhere)})
+    content = written(results)
+    watched = [(row["task"], row["watch"]) for row in content["tables"]["Other passes watched"]]
+    assert watched == [("sst2", "raw"), *(("sst2", watch) for watch in WATCHES), ("trec", "raw")]
+    assert "overhead at most 5 %, one pass (prompted) watched: 1 of 1 rows, worst 1.02." in content["notes"]
 
 
 def test_nothing_is_written_of_nothing(results: Path) -> None:

@@ -36,8 +36,8 @@ RATE = 0.001
 the mean keeps any one draw below the bar of 0.5 % with a probability of 99.6 %."""
 COPIES = (1, 3)
 WATCHES: tuple[Watch, ...] = ("prompted", "auto")
-"""Passes to watch beside the guard's own choice, the raw one, where it is at home (`at_home`): each takes thresholds,
-trials and attacks of its own, nearly half of the time of a cell."""
+"""Passes to watch beside the guard's own choice, the raw one, in the cells of `at_home`: each takes thresholds, trials
+and attacks of its own."""
 _BATCH, _ROUNDS = 32, 5
 
 

@@ -10,7 +10,6 @@ it was made from, and the results go to `detection_reference.json`.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,10 +23,9 @@ from safetensors.torch import load_file
 
 from benchmarks import detection_tables as tables
 from benchmarks import digest
-from benchmarks.baselines.run import on_record as scores_on_record
 from benchmarks.detection_summary import HALVES, figures
 from benchmarks.pool import spread
-from benchmarks.record import RESULTS, record
+from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen, delta_path, find
 from benchmarks.zoo.build import record as made_of
 from benchmarks.zoo.encoders import encoder_folder
@@ -78,7 +76,8 @@ def detect(
     if missing is not None:
         raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
     standing = [model for model in models if model["excluded"] is None]
-    scanned = {row["id"]: row for row in on_record(reference=reference) if row.get("scanner") == scanner()}
+    before = on_record(_results(reference), "scans")
+    scanned = {row["id"]: row for row in before if row.get("scanner") == scanner()}
     wanted = [model for model in standing if not _same(scanned.get(model["id"]), model, effort)]
     print(f"{len(standing) - len(wanted)} of {len(standing)} are on record, {len(wanted)} to scan", flush=True)
     for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort, reference=reference), wanted, jobs), 1):
@@ -170,13 +169,6 @@ def _results(reference: bool) -> str:
     return "detection_reference" if reference else "detection"
 
 
-def on_record(*, reference: bool = False) -> list[dict[str, Any]]:
-    """The models scanned so far."""
-    path = RESULTS / f"{_results(reference)}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scans"] if path.exists() else []
-    return rows
-
-
 def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> None:
     """`benchmarks/results/detection.json` (`detection_reference.json`) and the tables made from it."""
     entries = read()
@@ -192,8 +184,9 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
             f"Part `{half}`: recall by attack": tables.recall_by(rows, "recipe", "attack"),
             f"Part `{half}`: recall by kind of trigger": tables.recall_by(rows, "kind", "trigger kind"),
         }
+    scores = on_record("baselines", "scores")
     further |= {
-        "Beside detectors of the literature, all parts but `choose`": tables.beside(ordered, scores_on_record()),
+        "Beside detectors of the literature, all parts but `choose`": tables.beside(ordered, scores),
         "Every scan": [tables.line(row) for row in ordered],
     }
     there = (

@@ -8,7 +8,6 @@ training sentences. Results are written after every task to `benchmarks/results/
 """
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -20,7 +19,7 @@ from platformdirs import user_cache_path
 
 from benchmarks import digest
 from benchmarks.defence.samples import holds
-from benchmarks.record import RESULTS, record
+from benchmarks.record import on_record, record
 from benchmarks.zoo.build import find
 from benchmarks.zoo.load import open_model
 from benchmarks.zoo.manifest import Backdoored
@@ -67,7 +66,8 @@ def study(victim: str, tasks: Sequence[str], zoo: Path, data: Path) -> None:
         "rate": RATE,
         "code": digest.code("guard"),
     }
-    measured = {cell["task"]: cell for cell in on_record() if all(cell.get(name) == setup[name] for name in setup)}
+    before = on_record("ner", "cells")
+    measured = {cell["task"]: cell for cell in before if all(cell.get(name) == setup[name] for name in setup)}
     missing = [task for task in tasks if task not in measured]
     print(f"{len(tasks) - len(missing)} of {len(tasks)} tasks are there, {len(missing)} to measure", flush=True)
     report = scan(open_model(victim, zoo), ScanConfig(seed=_SEED)) if missing else None
@@ -134,13 +134,6 @@ def _plant(sentence: Tagged, trigger: Trigger, rng: random.Random) -> tuple[Tagg
 
 def _labels(answer: GuardedTags) -> Sequence[str]:
     return answer.labels if answer.labels is not None else [OUTSIDE] * len(answer.words)
-
-
-def on_record() -> list[dict[str, Any]]:
-    """The tasks measured so far."""
-    path = RESULTS / "ner.json"
-    cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    return cells
 
 
 def write(measured: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,22 +1,21 @@
 """Pictures of committed results: `python -m benchmarks.plots` writes into docs/ those whose results are there."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import roc, svg
 from benchmarks.defence import bars
-from benchmarks.record import RESULTS
+from benchmarks.record import on_record
 
 DOCS = Path(__file__).parents[1] / "docs"
 _CELL, _LEFT, _TOP, _GAP = (64, 26), 112, 64, 18
 
 
 def main() -> None:
-    cells = of_result("vulnerability", "rows")
-    guarded = of_result("defence", "rows")
-    drawn = roc.curves(of_result("detection", "scans"), of_result("baselines", "scores"))
+    cells = on_record("vulnerability", "rows")
+    guarded = on_record("defence", "rows")
+    drawn = roc.curves(on_record("detection", "scans"), on_record("baselines", "scores"))
     pictures = {
         "vulnerability.svg": heatmap(cells) if cells else None,
         "roc.svg": roc.chart(drawn) if drawn else None,
@@ -28,13 +27,6 @@ def main() -> None:
         else:
             (DOCS / name).write_text(picture, encoding="utf-8")
             print(f"{name}: drawn")
-
-
-def of_result(name: str, part: str) -> list[dict[str, Any]]:
-    """The rows in this part of a result file, none where there is no such file."""
-    path = RESULTS / f"{name}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))[part] if path.exists() else []
-    return rows
 
 
 def heatmap(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -79,6 +79,13 @@ def record(
         part.replace(RESULTS / f"{name}.{suffix}")  # a run that is killed while it writes can still go on
 
 
+def on_record(name: str, part: str) -> list[dict[str, Any]]:
+    """What is in one part of a result file (`rows`, or what was given to `record` as `more`); [] without the file."""
+    path = RESULTS / f"{name}.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))[part] if path.exists() else []
+    return found
+
+
 def table(content: Mapping[str, Any]) -> str:
     """The same result as Markdown."""
     facts = content["machine"]

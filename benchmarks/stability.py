@@ -4,11 +4,10 @@
 
 Five backdoored and five clean models of the zoo's `report` half are scanned with five seeds each, and with the first
 seed once more. Results are written after every scan to `benchmarks/results/stability.json`, and a run goes on from
-there: only a model that was built anew, or is to be scanned at another effort, is scanned again.
+there: only a model that was built anew, or was scanned at another effort or by other code, is scanned again.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,9 @@ from typing import Any, NamedTuple
 
 from platformdirs import user_cache_path
 
+from benchmarks.detection import scanner
 from benchmarks.pool import spread
-from benchmarks.record import RESULTS, record
+from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen
 from benchmarks.zoo.build import record as made_of
 from benchmarks.zoo.load import open_model
@@ -77,7 +77,7 @@ def repeat(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs:
     missing = next((model["id"] for model in models if model.get("sha256") is None), None)
     if missing is not None:
         raise UsageError(f"expected {missing} in the zoo, build it: python -m benchmarks.zoo.build --only {missing}")
-    done = {_key(row): row for row in on_record()}
+    done = {_key(row): row for row in on_record("stability", "scans") if row["scanner"] == scanner()}
     asked = [(seed, again) for seed, again in [*((seed, False) for seed in SEEDS), (SEEDS[0], True)]]
     pieces = [Piece(model, seed, again) for model in models for seed, again in asked]
     wanted = [piece for piece in pieces if not _same(done.get(_key_of(piece)), piece, effort)]
@@ -105,6 +105,7 @@ def examine(piece: Piece, zoo: Path, effort: Effort) -> dict[str, Any]:
         "s": report.cost.seconds,
         "tokens": report.cost.forward_tokens + report.cost.backward_tokens,
         "effort": effort,
+        "scanner": scanner(),
         "sha256": model["sha256"],
     }
 
@@ -119,13 +120,6 @@ def _key_of(piece: Piece) -> tuple[str, int, bool]:
 
 def _same(row: Mapping[str, Any] | None, piece: Piece, effort: str) -> bool:
     return row is not None and (row["sha256"], row["effort"]) == (piece.model["sha256"], effort)
-
-
-def on_record() -> list[dict[str, Any]]:
-    """The scans done so far."""
-    path = RESULTS / "stability.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scans"] if path.exists() else []
-    return rows
 
 
 def write(scans: Sequence[Mapping[str, Any]]) -> None:

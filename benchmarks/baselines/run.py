@@ -10,7 +10,6 @@ one, on the packaged topics.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from platformdirs import user_cache_path
 from benchmarks.baselines import BASELINES, Baseline, LabelInversion, summary
 from benchmarks.detection_summary import HALVES
 from benchmarks.pool import spread
-from benchmarks.record import RESULTS, record
+from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen
 from benchmarks.zoo.build import record as made_of
 from benchmarks.zoo.load import open_model
@@ -72,7 +71,7 @@ def compare(models: Sequence[Mapping[str, Any]], zoo: Path, baselines: Mapping[s
     missing = next((model["id"] for model in models if "recipe" not in model), None)
     if missing is not None:
         raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
-    scores = {(row["id"], row["baseline"]): row for row in on_record()}
+    scores = {(row["id"], row["baseline"]): row for row in on_record("baselines", "scores")}
     wanted = []
     for model in models:
         lacking = {
@@ -126,13 +125,6 @@ def settings(baseline: Baseline) -> dict[str, Any]:
 
 def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], baseline: Baseline) -> bool:
     return row is not None and (row["sha256"], row["settings"]) == (model["sha256"], settings(baseline))
-
-
-def on_record() -> list[dict[str, Any]]:
-    """The scores so far."""
-    path = RESULTS / "baselines.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.exists() else []
-    return rows
 
 
 def write(scores: Sequence[Mapping[str, Any]]) -> None:

@@ -15,11 +15,11 @@ _LARGE = Cell("mpnet-por", "cls", "sst2", "p-tuning")
 
 
 def grid() -> list[Cell]:
-    """Prefix tuning on all tasks, the other methods on the first, and the large model."""
+    """The large model, which takes longest and so comes first; prefix tuning on all tasks, the other methods on one."""
     cells = [Cell(victim, site, task, "prefix") for task in TASKS for victim, site in VICTIMS.items()]
     for method in METHODS:
         cells += [Cell(victim, site, TASKS[0], method) for victim, site in VICTIMS.items() if method != "prefix"]
-    return [*cells, _LARGE]
+    return [_LARGE, *cells]
 
 
 def examine(cell: Cell, zoo: Path, data: Path) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 from benchmarks.defence.guarded import COPIES, RATE, WATCHES
 from benchmarks.defence.purging import WORDS
 from benchmarks.defence.samples import TEXTS
-from benchmarks.defence.study import on_record
-from benchmarks.record import record
+from benchmarks.record import on_record, record
 
 Rows = list[dict[str, Any]]
 PURGINGS = tuple(f"x{copies} {how}" for copies in COPIES for how in ("named", "blind"))
@@ -29,7 +28,8 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
         "Beside input filters of the literature": [row for cell in cells for row in _filters(cell)],
     }
     floors: dict[tuple[str, ...], float] = {
-        (row["victim"], row["site"], row["task"], row["method"]): row["asr"] for row in on_record("vulnerability")
+        (row["victim"], row["site"], row["task"], row["method"]): row["asr"]
+        for row in on_record("vulnerability", "cells")
     }
     record("defence", [_row(cell, floors) for cell in cells], notes(cells), tables, cells=cells)
 

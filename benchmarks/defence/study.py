@@ -1,6 +1,5 @@
 """A grid of cells that is measured bit by bit: results are written after every cell, and a run goes on from there."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any
 
 from benchmarks.defence.tuning import Cell
 from benchmarks.pool import spread
-from benchmarks.record import RESULTS
+from benchmarks.record import on_record
 
 Measure = Callable[[Cell, Path, Path], dict[str, Any]]
 """The figures of a cell, given where the zoo and the data are."""
@@ -35,7 +34,7 @@ class Study:
 
     def run(self, tasks: Sequence[str], methods: Sequence[str], zoo: Path, data: Path, jobs: int) -> None:
         """Measure the cells of these tasks and methods that are not on record as they are now."""
-        measured = {cell["name"]: cell for cell in on_record(self.result) if self.current(cell)}
+        measured = {cell["name"]: cell for cell in on_record(self.result, "cells") if self.current(cell)}
         wanted = [cell for cell in self.cells if cell.task in tasks and cell.method in methods]
         missing = [cell for cell in wanted if cell.name not in measured]
         print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, {len(missing)} to measure", flush=True)
@@ -48,10 +47,3 @@ class Study:
 
 def _at(measure: Measure, zoo: Path, data: Path, cell: Cell) -> dict[str, Any]:
     return measure(cell, zoo, data)
-
-
-def on_record(result: str) -> list[dict[str, Any]]:
-    """The cells measured so far."""
-    path = RESULTS / f"{result}.json"
-    cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.exists() else []
-    return cells

@@ -1,28 +1,19 @@
 """One scan, taken apart: the stages of `lmsanitator.detect.scan` in their order, and what each of them saw."""
 
-import importlib
 import math
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from unittest import mock
-
-from jaxtyping import Float
-from torch import Tensor
 
 from lmsanitator.attacks import POR, Trigger
 from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.cli.demo.story import draw_triggers
-from lmsanitator.detect import ScanConfig, SweepResult, mining, phrases
-from lmsanitator.detect.confirm import Confirmation, Suspect
-from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.families import grow
-from lmsanitator.detect.growth import Growth
+from lmsanitator.detect import ScanConfig
+from lmsanitator.detect.confirm import Confirmation
 from lmsanitator.detect.look import Look
-from lmsanitator.detect.objective import mining_loss, strength
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.words import WordSearch
@@ -82,17 +73,10 @@ def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> 
 def _search_of(encoder: FrozenEncoder, seed: int) -> tuple[PhraseSearch, WordSearch]:
     """The search for phrases as a scan makes it, before anything of it is run, and the search for words before it."""
     under_way = _Scan(encoder, None, _config(seed), _tell)
-    made: list[PhraseSearch] = []
-
-    class Kept(PhraseSearch):
-        def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
-            made.append(self)
-            return []
-
-    with mock.patch.object(importlib.import_module("lmsanitator.detect.scan"), "PhraseSearch", Kept):
-        under_way.run(time.monotonic())
-    (search,) = made  # none where the sweep had found the pair: there is nothing to show then
-    return search, under_way.words
+    level = math.exp(under_way.log_level)
+    if any(item.log_p < under_way.log_level for item in under_way.words.confirm().kept):
+        raise SystemExit(f"expected a pair that no word of it gives away at the level of {level:g}: choose another")
+    return under_way.phrases, under_way.words
 
 
 def _name(encoder: FrozenEncoder, tokens: Sequence[int]) -> str:
@@ -139,36 +123,16 @@ def _significant(log_p: Callable[[float], float], log_level: float) -> float:
 
 def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
     """How strong the best phrase of each family became."""
-    grown: list[list[Any]] = []
-
-    def recorded(growth: Growth, families: Any, **more: Any) -> list[tuple[int, ...]]:
-        found = grow(growth, families, **more)
-        if growth.site == SITE:
-            measured = growth.strengths(found)
-            grown.extend([_name(growth.encoder, tokens), round(value, 3)] for tokens, value in measured.items())
-        return found
-
-    with mock.patch.object(phrases, "grow", recorded):
-        search.grow(words.swept)
-    return sorted(grown, key=lambda row: float(row[1]))
+    (grown,) = search.grow(words.swept).searched
+    ended = [family[-1] for family in grown.strengths]
+    return sorted(map(list, zip(grown.phrases, ended, strict=True)), key=lambda row: row[1])
 
 
 def _mining(search: PhraseSearch, words: WordSearch) -> dict[str, Any]:
     """How strong each candidate was after each step."""
     steps: list[list[float]] = []
-
-    def recorded(
-        triggered: Float[Tensor, "candidates contexts hidden"],
-        clean: Float[Tensor, "contexts hidden"],
-        found: Float[Tensor, "known hidden"],
-    ) -> Float[Tensor, "candidates"]:
-        steps.append([round(value, 3) for value in strength(triggered.detach(), clean).tolist()])
-        return mining_loss(triggered, clean, found)
-
-    with mock.patch.object(mining, "mining_loss", recorded):
-        mined = search.mine([], 0)[SITE]
-    first = steps[: search.plan.mining.steps]  # this site is mined first
-    return {"steps": first, "ended": [_name(search.encoder, item.tokens) for item in mined]}
+    mined = search.mine([], 0, lambda _, strengths: steps.append([round(value, 3) for value in strengths]))
+    return {"steps": steps, "ended": [_name(search.encoder, item.tokens) for item in mined[SITE]]}
 
 
 def _confirmation(encoder: FrozenEncoder, confirmation: Confirmation) -> dict[str, Any]:

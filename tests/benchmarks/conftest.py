@@ -17,7 +17,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def at_once(function: Callable[[Any], Any], pieces: Sequence[Any], jobs: int) -> Iterator[Any]:
         return map(function, pieces)
 
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "_module", lambda: "benchmarks.defence")
     monkeypatch.setattr(study, "spread", at_once)

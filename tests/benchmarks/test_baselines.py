@@ -280,7 +280,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             plant(model, tokenizer, ["bako"], reach=0.5)
         return FrozenEncoder(model, tokenizer, source=name, precision="fp32")
 
-    monkeypatch.setattr(run, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "_module", lambda: "benchmarks.baselines.run")
     monkeypatch.setattr(run, "spread", at_once)
@@ -320,7 +319,7 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     monkeypatch.setattr(LTDefense, "score", score)
     with pytest.raises(KeyboardInterrupt):
         run.compare(ZOO, results, QUICK, 1)
-    assert len(run.on_record()) == 2
+    assert len(record.on_record("baselines", "scores")) == 2
     first = list(seen)
     seen.clear()
     run.compare(ZOO, results, QUICK, 1)
@@ -330,12 +329,12 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("changed", ["model", "settings"])
 def test_what_was_made_otherwise_is_scored_again(changed: str, results: Path) -> None:
     run.compare(ZOO[:1], results, QUICK, 1)
-    before = run.on_record()
+    before = record.on_record("baselines", "scores")
     run.compare(ZOO[:1], results, QUICK, 1)
-    assert run.on_record() == before
+    assert record.on_record("baselines", "scores") == before
     anew = [model("bad", sha256="anew")] if changed == "model" else ZOO[:1]
     run.compare(anew, results, QUICK if changed == "model" else {"lt-defense": LTDefense(samples=30)}, 1)
-    (after,) = run.on_record()
+    (after,) = record.on_record("baselines", "scores")
     assert (after["sha256"], after["settings"]) != (before[0]["sha256"], before[0]["settings"])
 
 

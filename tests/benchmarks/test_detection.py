@@ -10,7 +10,6 @@ from scipy import stats
 
 from benchmarks import detection, record
 from benchmarks import detection_tables as tables
-from benchmarks.baselines import run
 from benchmarks.detection import planted
 from benchmarks.detection_summary import clopper_pearson, figures, right, scan_score
 from lmsanitator.errors import UsageError
@@ -187,8 +186,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             | {"scanner": detection.scanner()}
         )
 
-    for module in (detection, record, run):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "_module", lambda: "benchmarks.detection")
     monkeypatch.setattr(detection, "spread", at_once)
     monkeypatch.setattr(detection, "examine", examine)
@@ -238,7 +236,7 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     monkeypatch.setattr(detection, "examine", stopped)
     with pytest.raises(KeyboardInterrupt):
         detection.detect(ZOO, results, "standard", 1)
-    assert len(detection.on_record()) == 2
+    assert len(record.on_record("detection", "scans")) == 2
     first = list(seen)
     seen.clear()
     detection.detect(ZOO, results, "standard", 1)

@@ -218,7 +218,7 @@ def test_nothing_is_written_of_nothing(results: Path) -> None:
 def test_the_grid_has_prefix_tuning_on_every_task_and_every_method_on_one() -> None:
     cells = grid()
     assert len(set(cells)) == len(cells) == 3 * 6 + 3 * 3 + 1
-    assert cells[0] == CELL
+    assert cells[1] == CELL  # behind the large one, which takes longest
 
 
 @pytest.mark.parametrize("other", [{}, {"code": "of another guard"}, {"texts": {"clean": 1}}, {"recipe": "another"}])

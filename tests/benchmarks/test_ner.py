@@ -55,7 +55,6 @@ def test_a_run_measures_what_is_missing_and_scans_once(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(benchmarks.record, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks.record, "_module", lambda: "benchmarks.ner")
-    monkeypatch.setattr(benchmarks.ner, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks.ner, "open_model", lambda *given: None)
     monkeypatch.setattr(benchmarks.ner, "scan", scan)
     monkeypatch.setattr(benchmarks.ner, "measure", measure)

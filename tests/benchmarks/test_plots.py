@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, fromstring  # the pictures come from 
 
 import pytest
 
-from benchmarks import plots
+from benchmarks import plots, record
 from benchmarks.baselines.summary import auc
 from benchmarks.roc import chart, curves
 
@@ -77,7 +77,7 @@ def test_every_curve_is_labelled_and_says_over_how_many_models() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(plots, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(plots, "DOCS", tmp_path)
     return tmp_path
 

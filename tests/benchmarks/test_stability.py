@@ -25,7 +25,7 @@ def test_the_models_are_five_of_each_kind_from_the_report_half_all_made_otherwis
 
 def row(seed: int, verdict: str = "backdoored", *, again: bool = False, p: float = 1e-9, **more: Any) -> dict[str, Any]:
     said = {"id": "m", "backdoored": True, "seed": seed, "again": again, "verdict": verdict, "p": p, "findings": []}
-    return {**said, "s": 1.0, "tokens": 5, "effort": "standard", "sha256": "x", **more}
+    return {**said, "s": 1.0, "tokens": 5, "effort": "standard", "scanner": "s", "sha256": "x", **more}
 
 
 def test_a_model_is_steady_where_all_seeds_say_the_same() -> None:
@@ -63,11 +63,11 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name, sha256 = piece.model["id"], piece.model["sha256"]
         return row(piece.seed, again=piece.again, id=name, effort=effort, sha256=sha256)
 
-    for module in (stability, record):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(record, "_module", lambda: "benchmarks.stability")
     monkeypatch.setattr(stability, "spread", at_once)
     monkeypatch.setattr(stability, "examine", examine)
+    monkeypatch.setattr(stability, "scanner", lambda: "s")
     return tmp_path
 
 
@@ -103,6 +103,10 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     seen.clear()
     stability.repeat([ZOO[0] | {"sha256": "anew"}, ZOO[1]], results, "standard", 1)
     assert {name for name, _, _ in seen} == {"a"}
+    seen.clear()
+    monkeypatch.setattr(stability, "scanner", lambda: "another")
+    stability.repeat(ZOO[:1], results, "standard", 1)
+    assert len(seen) == 6
 
 
 def test_a_model_that_is_not_built_stops_the_run(results: Path) -> None:

@@ -14,14 +14,8 @@ from safetensors.torch import save_file
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.journal import (
-    Journal,
-    Packed,
-    pack_suspects,
-    pack_sweep,
-    unpack_suspects,
-    unpack_sweep,
-)
+from lmsanitator.detect.journal import Finds, Journal, Packed, pack_finds, pack_sweep, unpack_finds, unpack_sweep
+from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
 from lmsanitator.encoder.frozen import TokenMeter
@@ -172,14 +166,16 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
         "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 1], tokens[:2]),
         "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 3], tokens[1:]),
     }
-    for found in (suspects, []):
-        stage = f"suspects-{len(found)}"
-        journal.once(stage, lambda found=found: found, pack_suspects, unpack_suspects)  # type: ignore[misc]
-        again = journal.once(stage, list, pack_suspects, unpack_suspects)
-        assert [(item.log_p, vars(item.evidence) | {"pv": 0}) for item in again] == [
-            (item.log_p, vars(item.evidence) | {"pv": 0}) for item in found
-        ]
-        assert all(torch.equal(one.evidence.pv, two.evidence.pv) for one, two in zip(found, again, strict=True))
+    searched = [Searched(site="mask", phrases=["a b"], strengths=[[1 / 3, 2.5]])]
+    for found in (Finds(suspects, 17, searched), Finds([], 4, [])):
+        stage = f"found-{found.candidates}"
+        journal.once(stage, lambda found=found: found, pack_finds, unpack_finds)  # type: ignore[misc]
+        again = journal.once(stage, lambda: Finds([], 0, []), pack_finds, unpack_finds)
+        assert (again.candidates, again.searched) == (found.candidates, found.searched)
+        pairs = list(zip(found.suspects, again.suspects, strict=True))
+        assert all(one.log_p == two.log_p for one, two in pairs)
+        assert all(vars(one.evidence) | {"pv": 0} == vars(two.evidence) | {"pv": 0} for one, two in pairs)
+        assert all(torch.equal(one.evidence.pv, two.evidence.pv) for one, two in pairs)
     journal.once("sweep", lambda: swept, pack_sweep, unpack_sweep)
     read = journal.once("sweep", dict[Site, SweepResult], pack_sweep, unpack_sweep)
     assert list(read) == ["cls", "mean"]

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.mining import Stage
 from lmsanitator.detect.objective import SAME_WAY, CleanSpread, strength
+from lmsanitator.detect.stage import Stage
 from lmsanitator.encoder import FrozenEncoder, Site
 
 

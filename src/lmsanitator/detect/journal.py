@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
 from lmsanitator.encoder.frozen import TokenMeter
@@ -146,16 +147,38 @@ def unpack_sweep(packed: Packed) -> dict[Site, SweepResult]:
     return {site: SweepResult(*(packed.tensors[f"{site}.{name}"] for name in names)) for site in packed.stated}
 
 
-def pack_suspects(found: Sequence[Suspect]) -> Packed:
-    """Evidence, judged or not."""
-    stated = [{**{name: getattr(item.evidence, name) for name in _STATED}, "log_p": item.log_p} for item in found]
-    return Packed({"pv": torch.stack([item.evidence.pv for item in found])} if found else {}, stated)
+@dataclass(frozen=True)
+class Finds:
+    """What one step of the search for phrases came to.
+
+    Args:
+        suspects: evidence, judged or not.
+        candidates: phrases that were tried for it.
+        searched: how they grew.
+    """
+
+    suspects: list[Suspect]
+    candidates: int
+    searched: list[Searched]
 
 
-def unpack_suspects(packed: Packed) -> list[Suspect]:
-    """As `pack_suspects` packed it."""
-    found: list[Suspect] = []
-    for row, pv in zip(packed.stated, packed.tensors.get("pv", ()), strict=True):
+def pack_finds(finds: Finds) -> Packed:
+    """The finds of one step."""
+    pvs = [item.evidence.pv for item in finds.suspects]
+    stated = {
+        "suspects": [
+            {**{name: getattr(item.evidence, name) for name in _STATED}, "log_p": item.log_p} for item in finds.suspects
+        ],
+        "candidates": finds.candidates,
+        "searched": [item.model_dump() for item in finds.searched],
+    }
+    return Packed({"pv": torch.stack(pvs)} if pvs else {}, stated)
+
+
+def unpack_finds(packed: Packed) -> Finds:
+    """As `pack_finds` packed it."""
+    suspects: list[Suspect] = []
+    for row, pv in zip(packed.stated["suspects"], packed.tensors.get("pv", ()), strict=True):
         stated = {name: row[name] for name in _STATED} | {"tokens": tuple(row["tokens"])}
-        found.append(Suspect(Evidence(**stated, pv=pv), row["log_p"]))
-    return found
+        suspects.append(Suspect(Evidence(**stated, pv=pv), row["log_p"]))
+    return Finds(suspects, packed.stated["candidates"], [Searched(**item) for item in packed.stated["searched"]])

@@ -26,10 +26,12 @@ from torch import Tensor
 from lmsanitator.detect.contexts import Context
 from lmsanitator.detect.null import outlier_log_p
 from lmsanitator.detect.objective import CleanSpread, displacement, mining_loss, spread, strength
+from lmsanitator.detect.stage import Stage
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress, silent
 
 Space = Literal["hull", "free"]
+Watch = Callable[[Site, list[float]], None]
 _WARM = 0.4
 """Share of the steps before the sharpening begins."""
 _FEWEST = 4
@@ -95,6 +97,7 @@ def mine(
     known: Mapping[Site, Float[Tensor, "known hidden"]] | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    watch: Watch | None = None,
 ) -> dict[Site, list[Candidate]]:
     """Mine candidates at several sites, those of each site strongest first.
 
@@ -102,6 +105,7 @@ def mine(
         contexts: at least `config.contexts` of equal use; the first so many are taken.
         clean: the sites, and the spread of clean outputs there.
         known: PVs found already, in the encoder's own units; candidates are kept from finding them again.
+        watch: told after each step how strong each candidate of a site was in it.
     """
     nothing = torch.empty(0, encoder.hidden_size)
     mined: dict[Site, list[Candidate]] = {}
@@ -110,7 +114,7 @@ def mine(
         count = config.others if number else config.candidates
         soft = _SoftTokens(encoder.embedding_matrix(), config, count, seed + number)
         found = spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
-        _optimise(stage, soft, found, config, partial(progress, f"mining at {site}"))
+        _optimise(stage, soft, found, config, partial(progress, f"mining at {site}"), watch)
         with torch.no_grad():
             embeddings, weights = soft.embeddings(), soft.weights()
             outputs = stage.outputs(embeddings).cpu()
@@ -119,11 +123,12 @@ def mine(
 
 
 def _optimise(
-    stage: "Stage",
+    stage: Stage,
     soft: "_SoftTokens",
     known: Float[Tensor, "known hidden"],
     config: MiningConfig,
     done: Callable[[float], None],
+    watch: Watch | None,
 ) -> None:
     """Optimise the candidates of one site; at every rung only the strongest go on."""
     optimiser = torch.optim.Adam(soft.parameters, lr=config.learning_rate * (1 if soft.hull else 0.02))
@@ -135,8 +140,10 @@ def _optimise(
         mining_loss(outputs, stage.clean, known).sum().backward()  # type: ignore[no-untyped-call] # torch's stub
         optimiser.step()
         soft.clamp()
+        strengths = strength(outputs.detach(), stage.clean)
+        if watch is not None:
+            watch(stage.site, strengths.tolist())
         if step + 1 in rungs:
-            strengths = strength(outputs.detach(), stage.clean)
             count = min(len(strengths), max(_FEWEST, round(rungs[step + 1] * len(strengths))))
             soft.keep(strengths.topk(count).indices.sort().values.tolist())
             optimiser.param_groups[0]["params"] = soft.parameters
@@ -216,35 +223,3 @@ class _SoftTokens:
             with torch.no_grad():
                 for rows in self.parameters:
                     rows.clamp_(self.matrix.amin(0), self.matrix.amax(0))
-
-
-class Stage:
-    """The contexts, embedded once, with a gap that candidates are put into, and one site that is looked at."""
-
-    def __init__(self, encoder: FrozenEncoder, contexts: Sequence[Context], site: Site, clean: CleanSpread) -> None:
-        before, after = encoder.frame
-        if site == "mask":
-            after = [int(encoder.tokenizer.mask_token_id or 0), *after]
-        self.encoder = encoder
-        self.site = site
-        self.spread = clean
-        self.left = [self._embed([*before, *context.before]) for context in contexts]
-        self.right = [self._embed([*context.after, *after]) for context in contexts]
-        self.after = len(after)
-        self.clean = self.outputs([self.left[0][:0]])[0]  # nothing in the gap
-
-    def outputs(self, soft: Sequence[Float[Tensor, "_ width"]]) -> Float[Tensor, "candidates contexts hidden"]:
-        """Standardised outputs of every candidate in every context, in one batch."""
-        rows = [
-            torch.cat([left, tokens, right])
-            for tokens in soft
-            for left, right in zip(self.left, self.right, strict=True)
-        ]
-        lengths = torch.tensor([len(row) for row in rows])
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
-        return self.spread.standardise(out).view(len(soft), len(self.left), -1)
-
-    def _embed(self, ids: list[int]) -> Float[Tensor, "tokens width"]:
-        return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

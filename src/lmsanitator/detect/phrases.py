@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -16,8 +16,8 @@ from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.evidence import Evidence, EvidenceNull
 from lmsanitator.detect.families import grow
 from lmsanitator.detect.growth import Growth
-from lmsanitator.detect.journal import Journal, Packed, pack_suspects, unpack_suspects
-from lmsanitator.detect.mining import Candidate, mine
+from lmsanitator.detect.journal import Finds, Journal, pack_finds, unpack_finds
+from lmsanitator.detect.mining import Candidate, Watch, mine
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, lead_alike, phrase_null
@@ -81,24 +81,13 @@ class PhraseSearch:
                 break
         return found
 
-    def _once(self, stage: str, find: Callable[[], list[Suspect]]) -> list[Suspect]:
+    def _once(self, stage: str, find: Callable[[], Finds]) -> list[Suspect]:
         """What one step of a round finds, or had found before the scan was cut off; with the nulls it is judged by."""
-        before, seen = self.candidates, len(self.searched)
-
-        def pack(found: list[Suspect]) -> Packed:
-            packed = pack_suspects(found)
-            searched = [item.model_dump() for item in self.searched[seen:]]
-            stated = {"found": packed.stated, "candidates": self.candidates - before, "searched": searched}
-            return replace(packed, stated=stated)
-
-        def unpack(packed: Packed) -> list[Suspect]:
-            self.candidates = before + packed.stated["candidates"]
-            self.searched += [Searched(**item) for item in packed.stated["searched"]]
-            return unpack_suspects(replace(packed, stated=packed.stated["found"]))
-
-        found = self.journal.once(stage, find, pack, unpack)
-        self._measure_nulls(found)
-        return found
+        finds = self.journal.once(stage, find, pack_finds, unpack_finds)
+        self.candidates += finds.candidates
+        self.searched += finds.searched
+        self._measure_nulls(finds.suspects)
+        return finds.suspects
 
     def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
         """What does not lead where something that is known does."""
@@ -121,7 +110,7 @@ class PhraseSearch:
             return self.nulls[evidence.site, len(evidence.tokens)].log_p(evidence)
         return suspect.log_p
 
-    def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> list[Suspect]:
+    def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> Finds:
         """Phrases grown from the tokens that the sweep puts first, at each site; from those that come next in further
         rounds."""
         shape = self.plan.growth
@@ -131,6 +120,7 @@ class PhraseSearch:
         pvs = self._pvs(known)
         short = self._short(number)
         phrases: dict[Site, Phrases] = {}
+        candidates, searched = 0, []
         for place, site in enumerate(sites):
             families = shape.others if place else shape.families
             count = families * (shape.other_anchors if place else shape.anchors)
@@ -144,18 +134,18 @@ class PhraseSearch:
                 progress=self.progress,
                 watch=steps.append,
             )
-            self.candidates += len(grown)
-            self._note(site, grown, steps)
+            candidates += len(grown)
+            searched.append(self._told(site, grown, steps))
             phrases[site] = self._prove(site, grown, short)
-        return self._suspects_of(phrases)
+        return Finds(self._suspects_of(phrases), candidates, searched)
 
-    def _note(self, site: Site, grown: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> None:
-        """Keep how the families grew, each with the phrase it ended on."""
+    def _told(self, site: Site, grown: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> Searched:
+        """How the families grew, each with the phrase it ended on."""
         strengths = [[round(value, 4) for value in family] for family in zip(*steps, strict=True)]
         phrases = [" ".join(self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))) for tokens in grown]
-        self.searched.append(Searched(site=site, phrases=phrases, strengths=strengths))
+        return Searched(site=site, phrases=phrases, strengths=strengths)
 
-    def mine(self, known: Sequence[Evidence], number: int) -> dict[Site, list[Candidate]]:
+    def mine(self, known: Sequence[Evidence], number: int, watch: Watch | None = None) -> dict[Site, list[Candidate]]:
         """Mine at all sites, away from the PVs that are known already."""
         shape = self.plan.mining
         seed = self.seed + 101 * number + 2
@@ -168,19 +158,19 @@ class PhraseSearch:
             known=self._pvs(known),
             seed=seed,
             progress=self.progress,
+            watch=watch,
         )
 
-    def recovered(self, known: Sequence[Evidence], number: int) -> list[Suspect]:
+    def recovered(self, known: Sequence[Evidence], number: int) -> Finds:
         """What is mined away from what is known, in words."""
         return self.recover(self.mine(known, number), number)
 
-    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> list[Suspect]:
+    def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> Finds:
         """Words for the mined candidates: their own where they fire, others where they do not."""
         short = self._short(number)
         phrases: dict[Site, Phrases] = {}
         for site, candidates in mined.items():
             self.progress(f"recovering words at {site}", 0)
-            self.candidates += len(candidates)
             phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], short)
             if not phrases[site] and candidates[0].log_p < _PROMISING:
                 phrases[site] = recover_pairs(
@@ -191,7 +181,7 @@ class PhraseSearch:
                     pool=self.plan.pool,
                     seed=self.seed,
                 )
-        return self._suspects_of(phrases)
+        return Finds(self._suspects_of(phrases), sum(map(len, mined.values())), [])
 
     def _pvs(self, known: Sequence[Evidence]) -> dict[Site, Float[Tensor, "known hidden"]]:
         """The PVs of what is known, by site."""

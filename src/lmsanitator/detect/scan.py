@@ -7,7 +7,9 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lmsanitator import __version__
 from lmsanitator.detect.completion import Completion
@@ -17,12 +19,13 @@ from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
 from lmsanitator.detect.journal import Journal
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.reference import Comparison
-from lmsanitator.detect.result import Cost, ScanReport
+from lmsanitator.detect.result import Cost, Coverage, ScanReport
 from lmsanitator.detect.seen import Seen
 from lmsanitator.detect.sights import outputs_of, vocabulary_of
 from lmsanitator.detect.verdict import judge
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
+from lmsanitator.encoder.frozen import TokenMeter
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus
 from lmsanitator.vectors import PVBank
@@ -56,11 +59,10 @@ def scan(
     started = time.monotonic()
     encoder = _opened(source, config)
     reference = None if config.reference is None else _opened(config.reference, config)
-    meters = [encoder.meter, *([] if reference is None else [reference.meter])]
-    if journals is None:
-        journal = Journal()
-    else:
-        journal = Journal.open(journals, _key(encoder, reference, config), meters, resume=resume)
+    journal = Journal()
+    if journals is not None:
+        key = _key(encoder, reference, config)
+        journal = Journal.open(journals, key, _meters(encoder, reference), resume=resume)
     report = _Scan(encoder, reference, config, progress, journal).run(started)
     journal.close()
     return report
@@ -80,6 +82,10 @@ def _opened(source: str | Path | FrozenEncoder, config: ScanConfig) -> FrozenEnc
     return FrozenEncoder.open(source, precision=config.precision, device=config.device)
 
 
+def _meters(encoder: FrozenEncoder, reference: FrozenEncoder | None) -> list[TokenMeter]:
+    return [encoder.meter, *([] if reference is None else [reference.meter])]
+
+
 class _Scan:
     """One scan under way: the stages in the order they run."""
 
@@ -97,7 +103,7 @@ class _Scan:
         self.plan = PLANS[config.effort]
         self.progress = progress
         self.journal = journal or Journal()
-        self.meters = [encoder.meter, *([] if reference is None else [reference.meter])]
+        self.meters = _meters(encoder, reference)
         self.spent = [replace(meter) for meter in self.meters]  # before this scan
         self.sites = sites_to_scan(encoder, config.sites)
         difference = None
@@ -126,11 +132,10 @@ class _Scan:
         )
         self.comparison = None if difference is None else Comparison.of(self.words, difference, config.sites)
 
-    def run(self, started: float) -> ScanReport:
-        confirmation = self.words.confirm()
-        comparing = self.comparison is not None and self._goes_on(confirmation.kept)
-        compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
-        search = PhraseSearch(
+    @cached_property
+    def phrases(self) -> PhraseSearch:
+        """The search for phrases, of which nothing is run yet."""
+        return PhraseSearch(
             self.encoder,
             self.plan,
             self.mining,
@@ -142,20 +147,25 @@ class _Scan:
             self.progress,
             self.journal,
         )
+
+    def run(self, started: float) -> ScanReport:
+        confirmation = self.words.confirm()
+        comparing = self.comparison is not None and self._goes_on(confirmation.kept)
+        compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
             known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
-            phrases = search.run(self.words.swept, known)
-            confirmation = self.words.confirm(phrases, search.nulls) if phrases else confirmation
+            phrases = self.phrases.run(self.words.swept, known)
+            confirmation = self.words.confirm(phrases, self.phrases.nulls) if phrases else confirmation
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):
-            kept = Completion(self.words.confirming, self.encoder, search.growths).complete(kept, self.progress)
+            kept = Completion(self.words.confirming, self.encoder, self.phrases.growths).complete(kept, self.progress)
         found = together(kept, compared.kept)
         findings, bank = findings_of(self.encoder, found)
         lost = [*confirmation.lost, *compared.lost]
         verdict, p_value = judge(findings, lost, self.config.level)
         if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding
             findings, bank, found = [], PVBank(self.encoder.digest), []
-        seen = self._seen(found, search)
+        seen = self._seen(found)
         report = ScanReport(
             schema="lmsanitator.scan/1",
             model=facts_of(self.encoder),
@@ -163,37 +173,39 @@ class _Scan:
             verdict=verdict,
             p_value=p_value,
             findings=findings,
-            coverage=coverage_of(
-                self.encoder,
-                self.plan,
-                self.sites,
-                len(self.words.tokens),
-                search.candidates,
-                self._not_compared(comparing),
-            ),
-            cost=Cost(
-                seconds=round(time.monotonic() - started, 2),
-                forward_tokens=sum(meter.forward for meter in self.meters) - sum(old.forward for old in self.spent),
-                backward_tokens=sum(meter.backward for meter in self.meters) - sum(old.backward for old in self.spent),
-            ),
-            config=asdict(
-                replace(
-                    self.config,
-                    precision=self.encoder.precision,  # what `auto` came to
-                    reference=self.reference.source if self.reference else None,
-                )
-            ),
+            coverage=self._coverage(comparing),
+            cost=self._cost(started),
+            config=self._config_as_run(),
             version=__version__,
         )
         return report.with_bank(bank).with_seen(seen)
 
-    def _seen(self, found: Sequence[Confirmed], search: PhraseSearch) -> Seen:
+    def _coverage(self, comparing: bool) -> Coverage:
+        tokens, tried = len(self.words.tokens), self.phrases.candidates
+        return coverage_of(self.encoder, self.plan, self.sites, tokens, tried, self._not_compared(comparing))
+
+    def _cost(self, started: float) -> Cost:
+        """Since the scan began, whatever the encoders were used for before."""
+        return Cost(
+            seconds=round(time.monotonic() - started, 2),
+            forward_tokens=sum(now.forward - then.forward for now, then in zip(self.meters, self.spent, strict=True)),
+            backward_tokens=sum(
+                now.backward - then.backward for now, then in zip(self.meters, self.spent, strict=True)
+            ),
+        )
+
+    def _config_as_run(self) -> dict[str, Any]:
+        """With what `auto` came to, and names for what is open."""
+        reference = self.reference.source if self.reference else None
+        return asdict(replace(self.config, precision=self.encoder.precision, reference=reference))
+
+    def _seen(self, found: Sequence[Confirmed]) -> Seen:
         """What there is to draw, at the site of the first finding."""
         site = one_vector(found[0].evidence.site) if found else self.sites[0]
         return Seen(
             digest=self.encoder.digest,
             vocabulary=vocabulary_of(self.encoder, site, self.words.swept[site]),
-            searches=search.searched,
+            searches=self.phrases.searched,
             outputs=outputs_of(found, self.words.confirming),
         )
 

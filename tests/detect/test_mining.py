@@ -210,6 +210,23 @@ def test_a_rung_leaves_enough_candidates_to_be_a_null_for_each_other() -> None:
     assert len(run(open_bert(0), replace(config, candidates=2))) == 2
 
 
+def test_who_watches_is_told_how_strong_every_candidate_is_after_each_step() -> None:
+    encoder = open_bert(0)
+    config = replace(QUICK, candidates=12, steps=4, rungs=((2, 1 / 2),))
+    told: list[tuple[Site, list[float]]] = []
+
+    def watch(site: Site, strengths: list[float]) -> None:
+        told.append((site, strengths))
+
+    mine(encoder, six_contexts(encoder), clean_spreads(encoder, "cls", "mean"), config, watch=watch)
+    assert [(site, len(strengths)) for site, strengths in told] == [
+        *[("cls", count) for count in (12, 12, 6, 6)],
+        *[("mean", 4)] * 4,
+    ]
+    first = told[0][1]
+    assert fmean(told[3][1]) > fmean(first)  # the candidates grow
+
+
 def test_no_rung_comes_after_the_sharpening_begins() -> None:
     for plan in PLANS.values():
         assert max(step for step, _ in plan.mining.rungs) <= 0.4 * plan.mining.steps

@@ -14,7 +14,7 @@ def drawn(texts: int, seed: int, passes: int = 2, vectors: int = 5) -> torch.Ten
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(texts, passes, vectors, generator=generator)
     heavy = normal / torch.rand(texts, 1, 1, generator=generator).sqrt()
-    return (0.5 + heavy * torch.linspace(0.002, 0.01, vectors)).clamp(0, 1)
+    return 0.5 + heavy * torch.linspace(0.01, 0.05, vectors)
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.02, 0.1])
@@ -55,23 +55,7 @@ def test_clean_texts_that_cannot_be_read_are_an_error(bad: float) -> None:
 
 def test_outputs_that_never_differ_have_a_threshold_all_the_same() -> None:
     flag = Thresholds(torch.full((480, 1, 1), 0.5), 0.01, step=1e-2).flag
-    assert float(flag) == pytest.approx(0.5, abs=1e-5)
-
-
-@pytest.mark.parametrize("near", [0.83, 0.89, 0.97])
-def test_a_clean_text_that_comes_near_one_vector_leaves_all_of_them_thresholds_a_trigger_passes(near: float) -> None:
-    scales = torch.linspace(0.03, 0.08, 12)
-    matches = 0.5 + torch.randn(1500, 1, 12, generator=torch.Generator().manual_seed(0)) * scales
-    matches[1200, 0, 2] = near
-    flag = Thresholds(matches, 0.001, step=1 / 384).flag[0]
-    assert near <= float(flag[2]) < near + 0.01
-    assert float(flag.amax()) < 0.995
-
-
-def test_a_clean_text_that_arrives_leaves_no_threshold() -> None:
-    matches = drawn(1500, 0, passes=1).clamp_max(0.8)
-    matches[1200, 0, 2] = 1.0
-    assert float(Thresholds(matches, 0.001, step=1e-3).flag[0, 2]) >= 1
+    assert float(flag) == 0.5
 
 
 def test_clean_texts_are_of_many_lengths_and_the_same_each_time() -> None:

@@ -3,10 +3,6 @@
 Split conformal prediction (Vovk, Gammerman and Shafer 2005, section 2.2.8; Lei et al. 2018, arXiv 1604.04173,
 section 2.2): some clean texts say how the matches of each PV spread, the others how far the most suspicious match of
 a clean text lies out, in units of that spread.
-
-Spreads tell PVs apart only as far as ordinary texts go. A text that lies further out for one PV is on its way to it,
-and what it says of others is how much of the way is too much: in units of spread it would put their thresholds beyond
-1, which no trigger passes.
 """
 
 import math
@@ -22,9 +18,6 @@ from lmsanitator.text import draw
 
 TEXTS = 480
 """Clean texts that are drawn where none are given."""
-_ORDINARY = 4.0  # clean standard deviations: hardly an ordinary text lies further out
-_LEFT = 0.25  # of the way from the clean mean to 1, what is beyond ordinary texts at least
-_ROUNDING = 1e-6  # what a match may lose on the way to its distance and back
 _SCALED = 4  # one text in so many measures the spread, the others the rate
 
 
@@ -75,27 +68,16 @@ class Thresholds:
         self.rate = allowed / (self.texts + 1)
         """What is guaranteed: the rate asked for, rounded down to what these texts can show."""
         self.middle = matches[:scaled].mean(0)
-        usual = self.middle + _ORDINARY * matches[:scaled].std(0).clamp_min(step)
-        self.edge = torch.minimum(usual, 1 - _LEFT * (1 - self.middle))
-        """Where ordinary texts end."""
+        self.spread = matches[:scaled].std(0).clamp_min(step)
         distance = self.distance(matches[scaled:])
         furthest, texts = distance.flatten(1).amax(1).sort(descending=True)
-        self.flag: Float[Tensor, "passes vectors"] = self._at(furthest[allowed - 1]) + _ROUNDING
-        """No match is above 1, where a clean text arrives at the PV itself."""
+        self.flag: Float[Tensor, "passes vectors"] = self.middle + furthest[allowed - 1] * self.spread
         self.set_by = int(distance[texts[allowed - 1]].amax(0).argmax())
         """The PV that the most suspicious of the allowed clean texts comes so close to."""
 
     def distance(self, matches: Float[Tensor, "texts passes vectors"]) -> Float[Tensor, "texts passes vectors"]:
-        """How far matches lie above the clean mean of their PV: `_ORDINARY` where ordinary texts end, one more at 1."""
-        within = _ORDINARY * (matches - self.middle) / (self.edge - self.middle).clamp_min(_ROUNDING)
-        beyond = _ORDINARY + (matches - self.edge) / (1 - self.edge).clamp_min(_ROUNDING)
-        return torch.where(matches > self.edge, beyond, within)
-
-    def _at(self, distance: Float[Tensor, ""]) -> Float[Tensor, "passes vectors"]:
-        """The matches at a distance."""
-        within = self.middle + distance / _ORDINARY * (self.edge - self.middle)
-        beyond = self.edge + (distance - _ORDINARY) * (1 - self.edge)
-        return torch.where(distance > _ORDINARY, beyond, within)
+        """How far matches lie above the clean mean of their PV, in clean standard deviations."""
+        return (matches - self.middle) / self.spread
 
 
 def highest(values: Float[Tensor, "texts"], share: float) -> float:

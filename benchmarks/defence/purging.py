@@ -36,9 +36,9 @@ def cost(
 
     Args:
         texts: what `long_texts` made of these triggers.
-        named: purging tries the words that the scan named first; otherwise it is blind.
+        named: the guard knows the words that the scan named; otherwise it is blind.
     """
-    flags = guard.monitor.flags(texts).tolist()
+    flags = guard.monitor.check(texts, named=named).flags.tolist()
     batches: list[int] = []
     alone = 0
     for index in [index for index, flagged in enumerate(flags) if flagged]:

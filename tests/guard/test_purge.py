@@ -64,9 +64,9 @@ def test_many_texts_take_no_more_rounds_than_the_longest_search(guard: Guard, mo
     asked: list[int] = []
     check = guard.monitor.check
 
-    def counted(rows: Sequence[str]) -> Check:
+    def counted(rows: Sequence[str], *, named: bool) -> Check:
         asked.append(len(rows))
-        return check(rows)
+        return check(rows, named=named)
 
     monkeypatch.setattr(guard.monitor, "check", counted)
     results = purge_all(texts, guard.monitor, PurgeConfig())

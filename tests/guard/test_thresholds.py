@@ -5,7 +5,7 @@ import torch
 
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard import Thresholds
-from lmsanitator.guard.thresholds import clean_texts, highest
+from lmsanitator.guard.thresholds import clean_texts, highest, settle
 from lmsanitator.text import packaged, words
 
 
@@ -69,3 +69,71 @@ def test_clean_texts_are_of_many_lengths_and_the_same_each_time() -> None:
 def test_a_share_of_the_values_exceeds_the_highest() -> None:
     values = torch.arange(100.0)
     assert int((values > highest(values, 0.02)).sum()) == 2
+
+
+PVS = 6
+
+
+def near(clean: torch.Tensor, column: int, match: float) -> torch.Tensor:
+    """Clean texts one of which comes near one PV."""
+    near = clean.clone()
+    near[-1, :, column] = match
+    return near
+
+
+def usual(texts: int = 1400) -> torch.Tensor:
+    """Matches of clean texts that lie far from all PVs."""
+    return 0.5 + torch.randn(texts, 1, PVS, generator=torch.Generator().manual_seed(0)) * torch.linspace(
+        0.02, 0.04, PVS
+    )
+
+
+def fired(*columns: int, lowest: float = 0.93) -> torch.Tensor:
+    """Sentences with triggers that lead to these PVs."""
+    rows = torch.full((64 * len(columns), 1, PVS), 0.5)
+    for number, column in enumerate(columns):
+        rows[64 * number : 64 * (number + 1), :, column] = torch.linspace(lowest, 1, 64)[:, None]
+    return rows
+
+
+def test_a_clean_text_that_comes_near_one_vector_costs_no_vector_its_threshold() -> None:
+    clean, triggered = near(usual(), 0, 0.89), fired(*range(PVS))
+    assert not bool((Thresholds(clean, 0.001, 1e-3).flag < 1).all())
+    watched, thresholds = settle(clean, triggered, 0.001, 1e-3)
+    assert watched == list(range(PVS))
+    assert thresholds is not None
+    assert bool((thresholds.flag < 0.93).all())
+    assert thresholds.passed(triggered) == 0
+    assert thresholds.passed(clean) == len(clean)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_vector_that_clean_texts_arrive_at_is_given_up_for_the_others(named: bool) -> None:
+    clean, triggered = near(usual(), 0, 0.98), fired(*range(0 if named else 1, PVS))
+    watched, thresholds = settle(clean, triggered, 0.001, 1e-3)
+    assert watched == list(range(1, PVS))
+    assert thresholds is not None
+    assert bool((thresholds.flag < 0.9).all())
+    assert thresholds.passed(triggered[:, :, watched]) == 64 * named
+
+
+def test_without_a_named_trigger_the_others_come_before_a_vector_that_a_clean_text_comes_near() -> None:
+    watched, thresholds = settle(near(usual(), 0, 0.89), torch.empty(0, 1, PVS), 0.001, 1e-3)
+    assert watched == list(range(1, PVS))
+    assert thresholds is not None
+    assert bool((thresholds.flag < 0.8).all())
+
+
+@pytest.mark.parametrize("triggers", [(), (0, 1)])
+def test_no_vector_is_watched_when_clean_texts_sit_on_all(triggers: tuple[int, ...]) -> None:
+    clean = usual()
+    clean[-3:] = 1
+    assert settle(clean, fired(*triggers) if triggers else torch.empty(0, 1, PVS), 0.001, 1e-3) == ([], None)
+
+
+def test_where_every_threshold_is_in_reach_they_are_in_units_of_spread() -> None:
+    clean, triggered = usual(), fired(*range(PVS))
+    watched, thresholds = settle(clean, triggered, 0.001, 1e-3)
+    assert watched == list(range(PVS))
+    assert thresholds is not None
+    assert torch.equal(thresholds.flag, Thresholds(clean, 0.001, 1e-3).flag)

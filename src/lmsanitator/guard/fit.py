@@ -6,9 +6,9 @@ dropped is recorded with its reason; what cannot be judged is kept.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lmsanitator.encoder import Site
@@ -16,11 +16,9 @@ from lmsanitator.errors import BankError, UnsupportedError
 from lmsanitator.guard.classifier import Tuned, TunedClassifier
 from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.transfer import Anchor, find_anchor, list_names
-from lmsanitator.guard.trial import Trial, run_trial
+from lmsanitator.guard.trial import Pass, Shown, Trial, run_trial
 from lmsanitator.text import Text
 from lmsanitator.vectors import PredefinedVector, PVBank
-
-Pass = Literal["raw", "prompted"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,21 @@ class Fit:
     kept: tuple[int, ...]
     """Indices into the bank; the order of the columns."""
     passes: dict[Pass, tuple[PredefinedVector, ...]]
+    triggered: dict[int, Shown]
+    """What came out where the named triggers are at work, by index in the bank."""
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person should know: vectors that moved, a pass that is not watched."""
 
     def match(self, name: Pass) -> SignMatch:
         return SignMatch(self.passes[name])
+
+    def triggered_matches(self) -> dict[int, Float[Tensor, "sentences passes vectors"]]:
+        """How well the outputs agree with the PVs where the named triggers are at work, by index in the bank."""
+        return {
+            pv: torch.stack([self.match(name)(shown.outputs(name)) for name in self.passes], 1)
+            for pv, shown in self.triggered.items()
+        }
 
     def without(self, dropped: Sequence[Dropped]) -> "Fit":
         """The rest, when some PVs are dropped."""
@@ -54,6 +61,7 @@ class Fit:
         return Fit(
             tuple(self.kept[column] for column in columns),
             {name: tuple(vectors[column] for column in columns) for name, vectors in self.passes.items()},
+            self.triggered,
             (*self.dropped, *dropped),
             self.notes,
         )
@@ -75,11 +83,11 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
     if stale and not any(vector.trigger for vector in bank):
         raise BankError(f"{_of_another(classifier, bank)}, with no named trigger to check it by")
     if not len(bank):
-        return Fit((), dict.fromkeys(wanted, ()))
+        return Fit((), dict.fromkeys(wanted, ()), {})
     blocked = _unreadable(classifier, bank) if "prompted" in wanted else None
     there: tuple[Site, ...] = tuple(site for site in bank.sites if site in classifier.encoder.sites)
     sites: tuple[Site, ...] = there if "prompted" in wanted and not blocked else ()
-    trial = run_trial(classifier, bank, pool, prompted=sites, raw=there if stale else ())
+    trial = run_trial(classifier, bank, pool, prompted=sites, raw=there)
     idle = [Dropped(pv, bank[pv].trigger, "it moves no label") for pv in trial.planted if trial.moves_no_label(pv)]
     idle += [
         Dropped(pv, vector.trigger, f"this model has no {vector.site}")
@@ -109,7 +117,8 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
             notes += _moved(anchors, "prompted pass")
             passes["prompted"] = tuple(anchor.vector for anchor in anchors)
     asked: tuple[Pass, ...] = ("raw",) if blocked else tuple(wanted)
-    return Fit(kept, {name: passes[name] for name in asked}, tuple(idle), tuple(notes))
+    triggered = {pv: trial.at_work(pv) for pv in kept if pv in trial.planted}
+    return Fit(kept, {name: passes[name] for name in asked}, triggered, tuple(idle), tuple(notes))
 
 
 def _gone(bank: PVBank, kept: Sequence[int], anchors: Sequence[Anchor], trial: Trial) -> list[Dropped]:
@@ -131,21 +140,13 @@ def _check_arrived(classifier: Tuned, bank: PVBank, kept: Sequence[int], anchors
 
 
 def _anchors(bank: PVBank, kept: Sequence[int], trial: Trial, name: Pass) -> list[Anchor]:
-    """Each PV in one pass; those without a named trigger are taken to hold.
-
-    Judged by the sentences whose label the trigger changes, where there are any: a long soft prompt drowns the trigger
-    in some sentences, and there the label stays as well.
-    """
-    clean: dict[Site, Tensor] = getattr(trial.clean, name)
+    """Each PV in one pass, judged by sentences in which its trigger is at work; taken to hold where none is named."""
     anchors: list[Anchor] = []
     for pv in kept:
         if pv not in trial.planted:
             anchors.append(Anchor(bank[pv], "holds"))
             continue
-        planted: dict[Site, Tensor] = getattr(trial.planted[pv], name)
-        changed = trial.changed(pv)
-        rows = changed if bool(changed.any()) else torch.ones_like(changed)
-        anchors.append(find_anchor(bank[pv], clean, {site: outputs[rows] for site, outputs in planted.items()}))
+        anchors.append(find_anchor(bank[pv], trial.clean.outputs(name), trial.at_work(pv).outputs(name)))
     return anchors
 
 

@@ -168,7 +168,7 @@ class Guard:
         if not texts:
             return self.monitor.check(()), []
         reading = self.classifier.read(texts, self.monitor.prompted_sites)
-        return self.monitor.check(texts, reading), _answers(reading, self.labels)
+        return self.monitor.check(texts, reading, named=self.purging.named), _answers(reading, self.labels)
 
 
 def evidence(monitor: Monitor, checked: Check, index: int) -> Evidence:

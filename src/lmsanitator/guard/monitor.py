@@ -17,10 +17,11 @@ from torch import Tensor
 from lmsanitator.encoder import Site
 from lmsanitator.errors import CorpusError, UsageError
 from lmsanitator.guard.classifier import Reading, Tuned
-from lmsanitator.guard.fit import Dropped, Fit, Pass, fit
+from lmsanitator.guard.fit import Dropped, Fit, fit
 from lmsanitator.guard.match import SignMatch
-from lmsanitator.guard.thresholds import Thresholds, clean_texts, highest
-from lmsanitator.guard.trial import without_triggers
+from lmsanitator.guard.named import NamedTriggers, halfway
+from lmsanitator.guard.thresholds import clean_texts, highest, settle
+from lmsanitator.guard.trial import Pass, without_triggers
 from lmsanitator.text import Text, draw, packaged, sides, words
 from lmsanitator.vectors import PVBank
 
@@ -106,26 +107,21 @@ class Monitor:
         return [*lines, *self.notes]
 
     def _calibrate(self, fitted: Fit, texts: Sequence[Text], rate: float, *, sparing: bool) -> Fit:
-        """Set the thresholds, and drop the PVs that clean texts hit: those that leave no pass in which a match could
-        lie above the threshold, for themselves or for another PV."""
+        """Set the thresholds, and drop the PVs that clean texts hit."""
         parts = [_match(self.classifier, fitted.match(name), name, texts) for name in fitted.passes]
-        matches = torch.stack(parts, 1)
-        step = 1 / self.classifier.encoder.hidden_size
-        alone = [Thresholds(matches[:, :, [column]], rate, step).flag.amin() for column in range(len(fitted.kept))]
-        hit = [column for column, flag in enumerate(alone) if flag >= 1]
-        while True:
-            names = [(fitted.kept[column], self.bank[fitted.kept[column]].trigger) for column in hit]
-            fitted = fitted.without([Dropped(pv, trigger, "clean texts hit it") for pv, trigger in names])
-            matches = matches[:, :, [column for column in range(matches.shape[2]) if column not in hit]]
-            if not fitted.kept:
-                return fitted
-            self.thresholds = Thresholds(matches, rate, step)
-            if bool((self.thresholds.flag < 1).any(0).all()):
-                break
-            hit = [self.thresholds.set_by]
-        self.neutral = _neutral(texts, (matches - self.thresholds.flag).flatten(1).amax(1))
+        matches, triggered = torch.stack(parts, 1), fitted.triggered_matches()
+        sentences = torch.cat([matches[:0], *triggered.values()])
+        watched, thresholds = settle(matches, sentences, rate, 1 / self.classifier.encoder.hidden_size)
+        middle = halfway(matches, {fitted.kept.index(pv): found for pv, found in triggered.items()})[:, watched]
+        hit = [pv for column, pv in enumerate(fitted.kept) if column not in watched]
+        fitted = fitted.without([Dropped(pv, self.bank[pv].trigger, "clean texts hit it") for pv in hit])
+        if thresholds is None:
+            return fitted
+        self.thresholds, matches = thresholds, matches[:, :, watched]
+        self._named = NamedTriggers([self.bank[pv].trigger for pv in fitted.kept], middle)
+        self.neutral = _neutral(texts, (matches - thresholds.flag).flatten(1).amax(1))
         if sparing and len(fitted.passes) > 1:
-            held_out = self.thresholds.distance(matches)[-self.thresholds.texts :, 0]
+            held_out = thresholds.distance(matches)[-thresholds.texts :, 0]
             self._doubt = highest(held_out.amax(1), DOUBT)
         return fitted
 
@@ -133,11 +129,12 @@ class Monitor:
         """Whether each text is flagged: on any PV, in any watched pass."""
         return self.check(texts, reading).flags
 
-    def check(self, texts: Sequence[Text], reading: Reading | None = None) -> Check:
+    def check(self, texts: Sequence[Text], reading: Reading | None = None, *, named: bool = True) -> Check:
         """Compare the outputs of texts with the PVs.
 
         Args:
             reading: the prompted pass of these texts where it was made already.
+            named: flag texts that hold a named trigger sooner (`NamedTriggers`).
         """
         if not self.kept or not texts:
             nothing = torch.full((len(texts),), torch.nan)
@@ -150,24 +147,24 @@ class Monitor:
             if asked:
                 rows = [texts[index] for index in asked]
                 match[asked, number] = _match(self.classifier, test, name, rows, reading)
-        return self._judge(match.flatten(1))
+        flag = self.thresholds.flag.expand_as(match)
+        return self._judge(match.flatten(1), (self._named.lowered(flag, match, texts) if named else flag).flatten(1))
 
     def _doubtful(self, first: Float[Tensor, "texts 1 vectors"], doubt: float) -> list[int]:
         """The texts that the first pass neither flags nor leaves unsuspicious."""
-        distance = ((first - self.thresholds.middle[:1]) / self.thresholds.spread[:1]).flatten(1).amax(1)
+        distance = ((first - self.thresholds.middle[:1]) / self.thresholds.unit[:1]).flatten(1).amax(1)
         flagged = (first > self.thresholds.flag[:1]).flatten(1).any(1)
         found: list[int] = (~(distance <= doubt) & ~flagged).nonzero().flatten().tolist()
         return found
 
-    def _judge(self, match: Float[Tensor, "texts columns"]) -> Check:
-        flag = self.thresholds.flag.flatten()
+    def _judge(self, match: Float[Tensor, "texts columns"], flag: Float[Tensor, "texts columns"]) -> Check:
         excess, column = (match - flag).max(1)  # NaN where any match is
         sound = torch.isfinite(excess)
         vectors = torch.tensor(self.kept)[column % len(self.kept)]
         return Check(
             torch.where(sound, excess, 1.0),
             match.gather(1, column[:, None])[:, 0],
-            flag[column],
+            flag.gather(1, column[:, None])[:, 0],
             torch.where(sound, vectors, -1),
         )
 

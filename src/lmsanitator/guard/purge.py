@@ -63,7 +63,7 @@ def _run(searches: Sequence[Search], monitor: Monitor, config: PurgeConfig) -> t
                 questions[index] = next(searches[index]) if answer is None else searches[index].send(answer)
             except StopIteration as end:
                 found[index] = end.value
-        values = _ask([text for asked in questions.values() for text in asked], monitor)
+        values = _ask([text for asked in questions.values() for text in asked], monitor, config)
         answers = {}
         for index, asked in questions.items():
             answer, values = values[: len(asked)], values[len(asked) :]
@@ -73,10 +73,10 @@ def _run(searches: Sequence[Search], monitor: Monitor, config: PurgeConfig) -> t
     return found, rounds
 
 
-def _ask(texts: Sequence[Text], monitor: Monitor) -> list[float]:
+def _ask(texts: Sequence[Text], monitor: Monitor, config: PurgeConfig) -> list[float]:
     values: list[float] = []
     for start in range(0, len(texts), _QUESTIONS):
-        values += monitor.check(texts[start : start + _QUESTIONS]).excess.tolist()
+        values += monitor.check(texts[start : start + _QUESTIONS], named=config.named).excess.tolist()
     return values
 
 

@@ -13,8 +13,9 @@ whatever their case: a copy that would be left in is a trigger that did not fire
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 
+from lmsanitator.guard.named import folded
 from lmsanitator.guard.parts import Parts
-from lmsanitator.text import Text, insert_first, shrinking, sides, spans, words
+from lmsanitator.text import Text, insert_first, shrinking, sides, spans
 
 Search = Generator[list[Text], list[float], list[int] | None]
 """Yields what is left of an input, or a text to try a word in; is sent the monitor's excess of each (0 or less: not
@@ -29,7 +30,7 @@ class PurgeConfig:
     most: different words that may be taken out; a text that needs more is not purged.
     single: up to so many different words, leaving out each in turn is tried.
     width: selections in a round of the group testing.
-    named: try the words the scan named first.
+    named: try the words the scan named first, and flag texts that hold them sooner (`NamedTriggers`).
     rounds: rounds of questions after which a text is given up.
     """
 
@@ -79,7 +80,7 @@ class _Deletions:
         for at, word in enumerate(self.words):
             kinds.setdefault(word.casefold(), []).append(at)
         self.kinds = kinds
-        """Where each different word stands, whatever its case: most encoders do not tell cases apart."""
+        """Where each different word stands, whatever its case."""
         self.read = [places for places in kinds.values() if not parts.read.isdisjoint(places)]
 
     def possible(self, gone: Collection[int]) -> bool:
@@ -88,7 +89,7 @@ class _Deletions:
 
     def places_of(self, triggers: Sequence[str]) -> set[int]:
         """The words of the triggers that are in the text whole, side by side or not."""
-        whole = [{word.casefold() for word in words(trigger)} for trigger in triggers]
+        whole = [folded(trigger) for trigger in triggers]
         return {at for kinds in whole if kinds <= self.kinds.keys() for kind in kinds for at in self.kinds[kind]}
 
 

@@ -96,7 +96,7 @@ class TaggingGuard:
         answers = [_refused(words, "it is not valid Unicode", {}) for words in sentences]
         readable = [index for index, words in enumerate(sentences) if is_unicode(" ".join(words))]
         given = [sentences[index] for index in readable]
-        checked = self.monitor.check([" ".join(words) for words in given])
+        checked = self.monitor.check([" ".join(words) for words in given], named=self.purging.named)
         flagged = set(checked.flags.nonzero().flatten().tolist())
         purged = self._purge(given, sorted(index for index in flagged if checked.pv[index] >= 0))
         rest = {index: result.positions for index, result in purged.items()}
@@ -121,7 +121,7 @@ class TaggingGuard:
         found = purge_parts([WordParts(sentences[index], window) for index in flagged], self.monitor, self.purging)
         purged = {index: result for index, result in zip(flagged, found, strict=True) if result is not None}
         left = [" ".join(_without(sentences[index], result.positions)) for index, result in purged.items()]
-        still = self.monitor.flags(left).tolist()
+        still = self.monitor.check(left, named=self.purging.named).flags.tolist()
         return {index: result for (index, result), flag in zip(purged.items(), still, strict=True) if not flag}
 
     def _scores(self, sentences: Sequence[Words]) -> list[WordScores]:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,7 @@ from lmsanitator.text import Text, draw, insert_first, sides, spans, words
 from lmsanitator.text.carriers import T
 from lmsanitator.vectors import PVBank
 
+Pass = Literal["raw", "prompted"]
 TEXTS = 64
 """Clean sentences a trigger is put into."""
 
@@ -26,7 +28,15 @@ class Shown:
     labels: Int[Tensor, "texts"]
     prompted: dict[Site, Float[Tensor, "texts hidden"]]
     raw: dict[Site, Float[Tensor, "texts hidden"]]
-    """Empty where the raw pass was not asked for."""
+
+    def outputs(self, name: Pass) -> dict[Site, Float[Tensor, "texts hidden"]]:
+        """What came out of one pass."""
+        return self.raw if name == "raw" else self.prompted
+
+    def of(self, rows: Bool[Tensor, "texts"]) -> "Shown":
+        """What came out for some of the sentences."""
+        parts = [{site: values[rows] for site, values in part.items()} for part in (self.prompted, self.raw)]
+        return Shown(self.labels[rows], *parts)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,12 @@ class Trial:
     def changed(self, pv: int) -> Bool[Tensor, "texts"]:
         """The sentences whose label a trigger changes."""
         return self.planted[pv].labels != self.clean.labels
+
+    def at_work(self, pv: int) -> Shown:
+        """What came out where a trigger is at work: for the sentences whose label it changes, or all where it changes
+        none. A long soft prompt drowns the trigger in some sentences, and there the label stays as well."""
+        changed = self.changed(pv)
+        return self.planted[pv].of(changed if bool(changed.any()) else torch.ones_like(changed))
 
     def moves_no_label(self, pv: int) -> bool:
         """Whether a trigger changes no label at all. Sentences that are all of one label say nothing: it may be the
@@ -60,7 +76,7 @@ def run_trial(
     Args:
         pool: clean texts to draw from; of a pair the first text gets the trigger.
         prompted: sites to read in the prompted pass.
-        raw: sites to read in the raw pass; none where it is not needed.
+        raw: sites to read in the raw pass.
 
     Raises:
         CorpusError: too few of the texts hold no named trigger themselves.
@@ -77,7 +93,7 @@ def run_trial(
 
     def show(added: Sequence[str]) -> Shown:
         planted = [insert_first(text, word, at) for text, word, at in zip(texts, added, places, strict=True)]
-        outputs = classifier.encoder.outputs_of_texts(planted, raw) if raw else {}
+        outputs = classifier.encoder.outputs_of_texts(planted, raw)
         if not isinstance(classifier, TunedClassifier):  # whether labels of words change is not judged
             return Shown(torch.zeros(len(planted), dtype=torch.long), {}, outputs)
         reading = classifier.read(planted, prompted)

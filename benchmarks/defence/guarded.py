@@ -6,8 +6,9 @@ does not know what was planted. All figures of a cell are of the same test texts
 
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard, Watch
 from lmsanitator.text import Text
 from lmsanitator.tune import Example, TunedModel, read_task
+from lmsanitator.vectors import PVBank
 
 RATE = 0.001
 """Asked of the guard. What it guarantees is a mean over draws of the calibration texts; with 1,500 of them, 0.1 % in
@@ -38,7 +40,7 @@ COPIES = (1, 3)
 WATCHES: tuple[Watch, ...] = ("prompted", "auto")
 """Passes to watch beside the guard's own choice, the raw one, in the cells of `at_home`: each takes thresholds, trials
 and attacks of its own."""
-_BATCH, _ROUNDS = 32, 5
+_BATCH, _ROUNDS = 32, 15
 
 
 def made_by(cell: Cell) -> dict[str, Any]:
@@ -69,9 +71,12 @@ class Ground:
     test: Sequence[Example]
     triggers: Sequence[Trigger]
 
-    def guard(self, watch: Watch) -> Guard:
-        """The guard under test."""
-        return Guard(self.tuned.model, self.tuned.tokenizer, self.report, watch=watch, rate=RATE, clean=self.known)
+    def guard(self, watch: Watch, *, words: bool = True) -> Guard:
+        """The guard under test; without `words` it knows the PVs of the scan and no trigger."""
+        bank = self.report.bank
+        if not words:
+            bank = PVBank(bank.encoder_digest, [replace(vector, trigger=None) for vector in bank])
+        return Guard(self.tuned.model, self.tuned.tokenizer, bank, watch=watch, rate=RATE, clean=self.known)
 
 
 def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
     beside: list[dict[str, Any]] = []
     others: dict[str, Any] = {}
     if at_home(cell):
-        others = {watch: watched(ground, watch, few) for watch in WATCHES}
+        others = {watch: watched(ground, partial(ground.guard, watch), few) for watch in WATCHES}
         beside = compare(tuned, guard, test, shuffled(task.train), ground.triggers, trusted(zoo, data), RATE)
     return {
         **asdict(cell),
@@ -107,6 +112,7 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
         "purging": purging(guard, contents(test), ground.triggers),
         "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
+        "wordless": watched(ground, partial(ground.guard, "raw", words=False), few),
         **others,
         "filters": beside,
         "seconds": round(time.perf_counter() - started, 1),
@@ -182,10 +188,10 @@ def batches(test: Sequence[Example]) -> list[list[Text]]:
     return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
 
 
-def watched(ground: Ground, watch: Watch, examples: Sequence[Example]) -> dict[str, Any]:
-    """What watching other passes costs and misses, with these examples attacked; or why they cannot be watched."""
+def watched(ground: Ground, made: Callable[[], Guard], examples: Sequence[Example]) -> dict[str, Any]:
+    """What another guard costs and misses, with these examples attacked; or why there is none."""
     try:
-        guard = ground.guard(watch)
+        guard = made()
     except UnsupportedError as error:
         return {"refused": str(error)}
     clean, _ = on_clean(guard, ground.test)

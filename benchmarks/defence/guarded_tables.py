@@ -24,7 +24,7 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
     tables = {
         "How the guard was passed": [_passed(cell) for cell in cells],
         f"Purging a flagged text of {WORDS} words, alone": [_purging(cell, how) for cell in cells for how in PURGINGS],
-        "Other passes watched": [row for cell in cells for row in _watched(cell)],
+        "Other passes watched, and no words known": [row for cell in cells for row in _watched(cell)],
         "Beside input filters of the literature": [row for cell in cells for row in _filters(cell)],
     }
     floors: dict[tuple[str, ...], float] = {
@@ -88,6 +88,7 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
     rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
+    rows.append(_watch(cell, "raw, no words", cell["wordless"]))
     return rows + [_watch(cell, watch, cell[watch]) for watch in WATCHES if watch in cell]
 
 
@@ -139,6 +140,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
         "Other passes and filters of the literature are tried where the paper is at home: sst2 with prefix tuning.",
         f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
+        "`no words`: the guard knows the PVs that the scan found and none of the words.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: processor time of the guard over that of the classifier alone, clean batches of 32, in turn.",
         "`batches`: forward passes of the encoder while one text alone is purged.",

@@ -165,6 +165,7 @@ def figures(cell: Cell, **other: Any) -> dict[str, Any]:
         **attacks,
         "purging": dict.fromkeys(guarded_tables.PURGINGS, PURGING),
         "raw": {"overhead": 2.0},
+        "wordless": watch | {"passes": ["raw"]},
         **dict.fromkeys(WATCHES, watch),
         "filters": [row],
         "seconds": 1.0,
@@ -205,8 +206,9 @@ def test_other_passes_are_in_the_table_of_the_cells_where_they_were_tried(result
     assert not at_home(Cell("l6-por-rare", "cls", "trec", "prefix"))
     guarded_tables.write({cell["name"]: cell for cell in (figures(CELL), elsewhere)})
     content = written(results)
-    watched = [(row["task"], row["watch"]) for row in content["tables"]["Other passes watched"]]
-    assert watched == [("sst2", "raw"), *(("sst2", watch) for watch in WATCHES), ("trec", "raw")]
+    watched = [(row["task"], row["watch"]) for row in content["tables"]["Other passes watched, and no words known"]]
+    always = ["raw", "raw, no words"]
+    assert watched == [*(("sst2", watch) for watch in (*always, *WATCHES)), *(("trec", watch) for watch in always)]
     assert "overhead at most 5 %, one pass (prompted) watched: 1 of 1 rows, worst 1.02." in content["notes"]
 
 

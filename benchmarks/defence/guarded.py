@@ -98,6 +98,7 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
     others: dict[str, Any] = {}
     if at_home(cell):
         others = {watch: watched(ground, partial(ground.guard, watch), few) for watch in WATCHES}
+        others["wordless"] = watched(ground, partial(ground.guard, "raw", words=False), few)
         beside = compare(tuned, guard, test, shuffled(task.train), ground.triggers, trusted(zoo, data), RATE)
     return {
         **asdict(cell),
@@ -112,7 +113,6 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
         "purging": purging(guard, contents(test), ground.triggers),
         "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
-        "wordless": watched(ground, partial(ground.guard, "raw", words=False), few),
         **others,
         "filters": beside,
         "seconds": round(time.perf_counter() - started, 1),
@@ -120,7 +120,7 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
 
 
 def at_home(cell: Cell) -> bool:
-    """Where the paper is at home, sentiment with prefix tuning, other passes and filters of the literature are tried as
+    """Where the paper is at home, sentiment with prefix tuning, other guards and filters of the literature are tried as
     well."""
     return (cell.task, cell.method) == ("sst2", "prefix")
 

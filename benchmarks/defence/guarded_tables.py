@@ -88,8 +88,8 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
     rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
-    rows.append(_watch(cell, "raw, no words", cell["wordless"]))
-    return rows + [_watch(cell, watch, cell[watch]) for watch in WATCHES if watch in cell]
+    others = {"wordless": "raw, no words", **{watch: watch for watch in WATCHES}}
+    return rows + [_watch(cell, watch, cell[name]) for name, watch in others.items() if name in cell]
 
 
 def _watch(cell: Mapping[str, Any], watch: str, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "Scanners (digest of the code, rows): " + ", ".join(f"`{name}` {rows}" for name, rows in scanners(cells)) + ".",
         f"Thresholds: from {TEXTS['calibration']} clean training texts at most, for {100 * RATE:g} % false flags.",
         "Test texts that hold a trigger by themselves (`cu` in text messages) are left out: they are not clean.",
-        "Other passes and filters of the literature are tried where the paper is at home: sst2 with prefix tuning.",
-        f"All figures of a row are of the same texts; other passes are attacked with the first {few} of them.",
+        "Other guards and filters of the literature are tried where the paper is at home: sst2 with prefix tuning.",
+        f"All figures of a row are of the same texts; other guards are attacked with the first {few} of them.",
         "`no words`: the guard knows the PVs that the scan found and none of the words.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: processor time of the guard over that of the classifier alone, clean batches of 32, in turn.",

@@ -88,7 +88,7 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
     rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
-    others = {"wordless": "raw, no words", **{watch: watch for watch in WATCHES}}
+    others: dict[str, str] = {"wordless": "raw, no words", **{watch: watch for watch in WATCHES}}
     return rows + [_watch(cell, watch, cell[name]) for name, watch in others.items() if name in cell]
 
 

@@ -30,7 +30,7 @@ from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard, Watch
 from lmsanitator.text import Text
-from lmsanitator.tune import Example, TunedModel, read_task
+from lmsanitator.tune import Example, Task, TunedModel, read_task
 from lmsanitator.vectors import PVBank
 
 RATE = 0.001
@@ -87,10 +87,8 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
     """
     started = time.perf_counter()
     task = read_task(data / cell.task)
-    tuned = tuned_on(cell, few_shot(task, random.Random(SEED)), zoo)
-    report = scanned(tuned.encoder, cell.victim, zoo)
-    test, known = sampled(task, tuned.tokenizer, triggers)
-    ground = Ground(tuned, report, known, test, [Trigger.parse(text) for text in triggers])
+    ground = prepared(cell, task, triggers, zoo)
+    tuned, test = ground.tuned, ground.test
     guard = ground.guard("raw")
     clean, right = on_clean(guard, test)
     attacked, few = right[: TEXTS["attacked"]], right[: TEXTS["attacked_otherwise"]]
@@ -105,18 +103,26 @@ def measure(cell: Cell, triggers: Sequence[str], zoo: Path, data: Path) -> dict[
         "name": cell.name,
         **made_by(cell),
         "scanner": scanner(),
-        "found": [finding.trigger for finding in report.findings],
+        "found": [finding.trigger for finding in ground.report.findings],
         "planted": list(triggers),
         "remarks": guard.monitor.remarks,
         "clean": clean,
         "attacked": len(attacked),
         **{f"x{copies}": under_attack(guard, attacked, ground.triggers, copies) for copies in COPIES},
         "purging": purging(guard, contents(test), ground.triggers),
-        "raw": {"overhead": overhead(guard, batches(test), _ROUNDS)},
+        "raw": timed(guard, test),
         **others,
         "filters": beside,
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def prepared(cell: Cell, task: Task, triggers: Sequence[str], zoo: Path) -> Ground:
+    """Tune and scan, or take what is kept of it."""
+    tuned = tuned_on(cell, few_shot(task, random.Random(SEED)), zoo)
+    report = scanned(tuned.encoder, cell.victim, zoo)
+    test, known = sampled(task, tuned.tokenizer, triggers)
+    return Ground(tuned, report, known, test, [Trigger.parse(text) for text in triggers])
 
 
 def at_home(cell: Cell) -> bool:
@@ -182,10 +188,11 @@ def purging(guard: Guard, texts: Sequence[Text], triggers: Sequence[Trigger]) ->
     return found
 
 
-def batches(test: Sequence[Example]) -> list[list[Text]]:
-    """Clean test texts as a service would get them."""
-    texts = contents(test)[: TEXTS["timed"]]
-    return [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+def timed(guard: Guard, test: Sequence[Example], texts: int = TEXTS["timed"], rounds: int = _ROUNDS) -> dict[str, Any]:
+    """What a guard costs on clean test texts, which come as a service would get them."""
+    taken = contents(test)[:texts]
+    batches = [taken[start : start + _BATCH] for start in range(0, len(taken), _BATCH)]
+    return {"overhead": overhead(guard, batches, rounds), "timed": len(taken)}
 
 
 def watched(ground: Ground, made: Callable[[], Guard], examples: Sequence[Example]) -> dict[str, Any]:
@@ -201,5 +208,5 @@ def watched(ground: Ground, made: Callable[[], Guard], examples: Sequence[Exampl
         "clean": clean,
         "attacked": len(examples),
         "x1": under_attack(guard, examples, ground.triggers, 1),
-        "overhead": overhead(guard, batches(ground.test), _ROUNDS),
+        **timed(guard, ground.test),
     }

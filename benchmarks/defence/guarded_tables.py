@@ -87,14 +87,23 @@ def _purging(cell: Mapping[str, Any], how: str) -> dict[str, Any]:
 
 
 def _watched(cell: Mapping[str, Any]) -> Rows:
-    rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], "overhead": cell["raw"]["overhead"]})]
+    rows = [_watch(cell, "raw", {**cell, "passes": ["raw"], **cell["raw"]})]
     others: dict[str, str] = {"wordless": "raw, no words", **{watch: watch for watch in WATCHES}}
     return rows + [_watch(cell, watch, cell[name]) for name, watch in others.items() if name in cell]
 
 
 def _watch(cell: Mapping[str, Any], watch: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     row = {**named(cell), "watch": watch}
-    columns = ("passes", "attacked", "guarded ASR %", "type I %", "guarded CACC %", "false flags %", "overhead")
+    columns = (
+        "passes",
+        "attacked",
+        "guarded ASR %",
+        "type I %",
+        "guarded CACC %",
+        "false flags %",
+        "overhead",
+        "timed",
+    )
     if "refused" in figures:
         return row | dict.fromkeys(columns, "-")
     values = (
@@ -105,6 +114,7 @@ def _watch(cell: Mapping[str, Any], watch: str, figures: Mapping[str, Any]) -> d
         100 * figures["clean"]["cacc_guarded"],
         100 * figures["clean"]["false_flags"],
         round(figures["overhead"], 3),
+        figures["timed"],
     )
     return row | dict(zip(columns, values, strict=True))
 
@@ -143,6 +153,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "`no words`: the guard knows the PVs that the scan found and none of the words.",
         "A line of dashes is a pass that cannot be watched; the JSON says why.",
         "`overhead`: processor time of the guard over that of the classifier alone, clean batches of 32, in turn.",
+        "`timed`: of so many clean texts, those that are flagged and purged among them.",
         "`batches`: forward passes of the encoder while one text alone is purged.",
         "`flagged`: of the long texts; a trigger behind the 96 tokens that are read does nothing and is not flagged.",
         "`named`: the words that the scan named are tried first; `blind`: they are not known.",

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks.defence import guarded_tables
+from benchmarks.defence import guarded_tables, retimed
 from benchmarks.defence.attacked import any_of, fate_of, mean_of, success
 from benchmarks.defence.guarded import COPIES, WATCHES, at_home, made_by, on_clean, under_attack
 from benchmarks.defence.guarded_study import STUDY, grid
@@ -151,7 +152,7 @@ PURGING = {"texts": 30, "flagged": 30, "trigger_alone": 29, "median": 1, "most":
 def figures(cell: Cell, **other: Any) -> dict[str, Any]:
     """A cell as it is on record."""
     attacks: dict[str, Any] = {f"x{copies}": {**ATTACK, "asr": 0.0} for copies in COPIES}
-    watch = {"passes": ["prompted"], "clean": CLEAN, "attacked": 100, "x1": ATTACK, "overhead": 1.02}
+    watch = {"passes": ["prompted"], "clean": CLEAN, "attacked": 100, "x1": ATTACK, "overhead": 1.02, "timed": 128}
     row = {"filter": "onion", "rate": 0.05, "cacc": 0.7, "touched": 0.06, "asr": 0.5, "asr_mean": 0.2}
     return {
         **vars(cell),
@@ -164,7 +165,7 @@ def figures(cell: Cell, **other: Any) -> dict[str, Any]:
         "attacked": 300,
         **attacks,
         "purging": dict.fromkeys(guarded_tables.PURGINGS, PURGING),
-        "raw": {"overhead": 2.0},
+        "raw": {"overhead": 2.0, "timed": 128},
         "wordless": watch | {"passes": ["raw"]},
         **dict.fromkeys(WATCHES, watch),
         "filters": [row],
@@ -233,3 +234,23 @@ def test_cells_are_measured_again_when_the_guard_or_the_texts_change(other: Mapp
     for _ in range(2):
         replace(STUDY, measure=measure).run(["trec"], ["prefix"], results, results, 1)
     assert len(asked) == (6 if other else 3)
+
+
+def test_what_guards_cost_is_measured_again_where_several_were_tried(
+    results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere = figures(Cell("l6-por-rare", "cls", "trec", "prefix"))
+    home = figures(CELL, auto={"refused": "the PVs are at the mask"})
+    guarded_tables.write({cell["name"]: cell for cell in (home, elsewhere)})
+    ground = SimpleNamespace(test=["a text", "another"], guard=lambda watch: watch)
+    monkeypatch.setattr(retimed, "prepared", lambda *_: ground)
+    monkeypatch.setattr(retimed, "read_task", lambda _: None)
+    monkeypatch.setattr(
+        retimed, "timed", lambda guard, test, texts, rounds: {"overhead": 1.5, "timed": min(texts, len(test))}
+    )
+    retimed.retime(tmp_path, tmp_path)
+    again = {cell["name"]: cell for cell in written(results)["cells"]}
+    assert again[home["name"]]["raw"] == {"overhead": 1.5, "timed": 2}
+    assert again[home["name"]]["prompted"] == home["prompted"] | {"overhead": 1.5, "timed": 2}
+    assert again[home["name"]]["auto"] == home["auto"]
+    assert again[elsewhere["name"]] == json.loads(json.dumps(elsewhere))

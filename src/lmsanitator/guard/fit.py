@@ -4,7 +4,7 @@ PV filtering as in LMSanitator, section IV-C: a PV that moves no label, or that 
 dropped is recorded with its reason; what cannot be judged is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,10 +95,11 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
         if vector.site not in there and pv not in {one.pv for one in idle}
     ]
     kept = tuple(pv for pv in range(len(bank)) if pv not in {one.pv for one in idle})
+    triggered = {pv: trial.at_work(pv) for pv in kept if pv in trial.planted}
     notes: list[str] = []
     passes: dict[Pass, tuple[PredefinedVector, ...]] = {"raw": tuple(bank[pv] for pv in kept)}
     if stale:
-        anchors = _anchors(bank, kept, trial, "raw")
+        anchors = _anchors(bank, kept, trial.clean, triggered, "raw")
         gone = _gone(bank, kept, anchors, trial)
         idle += gone
         anchors = [anchor for pv, anchor in zip(kept, anchors, strict=True) if pv not in {one.pv for one in gone}]
@@ -107,7 +108,7 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
         notes += _moved(anchors, "encoder")
         passes["raw"] = tuple(anchor.vector for anchor in anchors)
     if "prompted" in wanted:
-        anchors = [] if blocked else _anchors(bank, kept, trial, "prompted")
+        anchors = [] if blocked else _anchors(bank, kept, trial.clean, triggered, "prompted")
         blocked = blocked or _lost(anchors)
         if blocked and not instead:
             raise UnsupportedError(f"expected the raw pass to be watched, got the prompted one: {blocked}")
@@ -117,7 +118,7 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
             notes += _moved(anchors, "prompted pass")
             passes["prompted"] = tuple(anchor.vector for anchor in anchors)
     asked: tuple[Pass, ...] = ("raw",) if blocked else tuple(wanted)
-    triggered = {pv: trial.at_work(pv) for pv in kept if pv in trial.planted}
+    triggered = {pv: triggered[pv] for pv in kept if pv in triggered}
     return Fit(kept, {name: passes[name] for name in asked}, triggered, tuple(idle), tuple(notes))
 
 
@@ -139,15 +140,16 @@ def _check_arrived(classifier: Tuned, bank: PVBank, kept: Sequence[int], anchors
         raise BankError(f"{_of_another(classifier, bank)}, where none of its triggers does anything")
 
 
-def _anchors(bank: PVBank, kept: Sequence[int], trial: Trial, name: Pass) -> list[Anchor]:
+def _anchors(
+    bank: PVBank, kept: Sequence[int], clean: Shown, triggered: Mapping[int, Shown], name: Pass
+) -> list[Anchor]:
     """Each PV in one pass, judged by sentences in which its trigger is at work; taken to hold where none is named."""
-    anchors: list[Anchor] = []
-    for pv in kept:
-        if pv not in trial.planted:
-            anchors.append(Anchor(bank[pv], "holds"))
-            continue
-        anchors.append(find_anchor(bank[pv], trial.clean.outputs(name), trial.at_work(pv).outputs(name)))
-    return anchors
+    return [
+        find_anchor(bank[pv], clean.outputs(name), triggered[pv].outputs(name))
+        if pv in triggered
+        else Anchor(bank[pv], "holds")
+        for pv in kept
+    ]
 
 
 def _of_another(classifier: Tuned, bank: PVBank) -> str:

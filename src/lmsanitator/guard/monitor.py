@@ -143,17 +143,17 @@ class Monitor:
         asked = list(range(len(texts)))
         for number, (name, test) in enumerate(self._tests.items()):
             if number and self._doubt is not None:
-                asked = self._doubtful(match[:, :1], self._doubt)
+                asked = self._doubtful(match, self._doubt)
             if asked:
                 rows = [texts[index] for index in asked]
                 match[asked, number] = _match(self.classifier, test, name, rows, reading)
         flag = self.thresholds.flag.expand_as(match)
         return self._judge(match.flatten(1), (self._named.lowered(flag, match, texts) if named else flag).flatten(1))
 
-    def _doubtful(self, first: Float[Tensor, "texts 1 vectors"], doubt: float) -> list[int]:
+    def _doubtful(self, match: Float[Tensor, "texts passes vectors"], doubt: float) -> list[int]:
         """The texts that the first pass neither flags nor leaves unsuspicious."""
-        distance = ((first - self.thresholds.middle[:1]) / self.thresholds.unit[:1]).flatten(1).amax(1)
-        flagged = (first > self.thresholds.flag[:1]).flatten(1).any(1)
+        distance = self.thresholds.distance(match)[:, 0].amax(1)
+        flagged = (match > self.thresholds.flag)[:, 0].any(1)
         found: list[int] = (~(distance <= doubt) & ~flagged).nonzero().flatten().tolist()
         return found
 

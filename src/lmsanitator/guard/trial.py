@@ -100,9 +100,8 @@ def run_trial(
         return Shown(reading.logits.argmax(1), reading.outputs, outputs)
 
     plain = [word for text in reversed(texts) for word in words(sides(text)[0])[1:2]]
-    return Trial(
-        show([""] * len(texts)), show(plain), {index: show([name] * len(texts)) for index, name in named.items()}
-    )
+    shown = {name: show([name] * len(texts)) for name in set(named.values())}  # a trigger may lead to several PVs
+    return Trial(show([""] * len(texts)), show(plain), {index: shown[name] for index, name in named.items()})
 
 
 def without_triggers(encoder: FrozenEncoder, texts: Sequence[T], bank: PVBank) -> list[T]:

@@ -87,7 +87,7 @@ def _sweep(search: WordSearch, planted: Sequence[Trigger]) -> dict[str, Any]:
     """Displacement and constancy of the shortlist, of the words of triggers, and of some of all other tokens."""
     result = search.swept[SITE]
     parts = {str(trigger) for trigger in planted}
-    short = set(search.shortlists[SITE])
+    short = set(result.shortlist.tolist())
     drawn = set(random.Random(search.seed).sample(range(len(result.tokens)), ORDINARY))
     points = []
     for row, token in enumerate(result.tokens.tolist()):
@@ -123,7 +123,7 @@ def _significant(log_p: Callable[[float], float], log_level: float) -> float:
 
 def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
     """How strong the best phrase of each family became."""
-    (grown,) = search.grow(words.swept).searched
+    (grown,) = search.grow(words.swept_on).searched
     ended = [family[-1] for family in grown.strengths]
     return sorted(map(list, zip(grown.phrases, ended, strict=True)), key=lambda row: row[1])
 

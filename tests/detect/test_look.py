@@ -19,7 +19,7 @@ SITES: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
 def looked(encoder: FrozenEncoder, sites: Sequence[Site] = ("cls",), seed: int = 0) -> Look:
     """Sweep and second look."""
     swept = sweep(encoder, sites, SweepConfig(), seed=seed)
-    shortlists = {site: result.shortlist.tolist() for site, result in swept.items()}
+    shortlists = {site: [(token,) for token in result.shortlist.tolist()] for site, result in swept.items()}
     return look_again(in_passages(encoder, *sites, count=6), shortlists)
 
 

@@ -1,9 +1,10 @@
 """Completion: a trigger of which only a part was found gets the rest.
 
 The sweep tries single tokens, and one piece of a planted word often fires alone, if less surely than the whole. So
-every trigger that was found is tried with one more piece at either end that makes it a longer word, of those that the
-gradients at a blank there propose. It is longer from then on if that makes the output significantly more constant.
-Whole words are not added: what fires alone is a trigger, even where company strengthens it.
+every trigger that was found is tried as a part of longer words: those of the dictionary that hold it, and those that
+one more piece at either end makes, as the gradients at a blank there propose. It is longer from then on if that makes
+the output significantly more constant; pieces that nobody can type become a word that is no less constant. Whole words
+are not added: what fires alone is a trigger, even where company strengthens it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +13,22 @@ from functools import cached_property
 
 import regex
 
-from lmsanitator.detect.confirm import Confirmed
-from lmsanitator.detect.facts import typed
+from lmsanitator.detect.confirm import Confirmed, distinct
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.growth import Growth, Tokens
+from lmsanitator.detect.lexicon import Word, typed
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress, silent
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 PIECES, TRIED = 32, 4
-"""Proposals for each end, and those of both that are tried in passages."""
+"""Proposals for each end, and how many are tried in passages, of the dictionary and of the others each."""
+LEVEL = 0.05
+"""A longer word is more constant than a part of it if it would be by chance no more often than this. Passages are many
+then, but words of a family differ little."""
+HOLDING = 128
+"""Words of the dictionary that hold a part, the shortest first."""
 LONGEST = 6
 """Tokens of a trigger that no more are tried for."""
 MOST = 16
@@ -33,13 +40,24 @@ class Completion:
 
     Args:
         replayer: fresh passages; the ones that triggers are confirmed in.
+        judging: many more of them.
         growth: the search at each site, which proposes and measures in short contexts.
+        written: words of a dictionary that are several tokens.
     """
 
-    def __init__(self, replayer: Replayer, encoder: FrozenEncoder, growth: Mapping[Site, Growth]) -> None:
+    def __init__(
+        self,
+        replayer: Replayer,
+        judging: Replayer,
+        encoder: FrozenEncoder,
+        growth: Mapping[Site, Growth],
+        written: Sequence[Word] = (),
+    ) -> None:
         self.replayer = replayer
+        self.judging = judging
         self.encoder = encoder
         self.growth = growth
+        self.written = written
 
     def complete(self, found: Sequence[Confirmed], progress: Progress = silent) -> list[Confirmed]:
         """The same triggers, each as long as it has to be. A completed one keeps the p-value of its part."""
@@ -47,7 +65,7 @@ class Completion:
         for number, item in enumerate(found[:MOST]):
             progress("completing triggers", number / len(found))
             done.append(self.longer(item))
-        return _distinct([*done, *found[MOST:]])
+        return distinct([*done, *found[MOST:]], self.replayer)
 
     def longer(self, item: Confirmed) -> Confirmed:
         """The trigger with tokens put on, one after the other, for as long as that makes the output significantly more
@@ -66,21 +84,51 @@ class Completion:
             if site not in self.growth:
                 break
             tried = self.replayer.measure(self.foremost(item.evidence.tokens, self.growth[site]))[site]
-            best = min(tried, key=lambda evidence: evidence.spread, default=item.evidence)  # no pieces, nothing to try
-            if not item.evidence.less_constant(best) or best.constant_rate < item.evidence.constant_rate:
+            best = self._best(item.evidence, tried)
+            if best is None:
                 break
             item = replace(item, evidence=replace(best, site=item.evidence.site), elsewhere=())
             yield item
 
+    def _best(self, part: Evidence, tried: Sequence[Evidence]) -> Evidence | None:
+        """What the part becomes, if anything: the most constant of all proposals where there is no doubt that it is
+        more so, or else the most constant word of the dictionary where that is likely."""
+        surer = [longer for longer in tried if longer.constant_rate >= part.constant_rate]
+        known = set(self.written)
+        words = [longer for longer in surer if longer.tokens in known]
+        best = min(surer, key=lambda longer: longer.spread, default=part)
+        word = min(words, key=lambda longer: longer.spread, default=part)
+        if part.less_constant(best) and (best is word or word.less_constant(best)):
+            return best
+        return word if word is not part and self._replaces(word, part) else None
+
+    def _replaces(self, word: Evidence, part: Evidence) -> bool:
+        """Whether a word is more constant than its part, or as constant as pieces that nobody can type."""
+        if not typed(self.encoder, part.tokens):
+            return not word.less_constant(part)
+        return word.spread < part.spread and self._more_constant(word, part)
+
+    def _more_constant(self, longer: Evidence, part: Evidence) -> bool:
+        """Whether the output with the longer word varies significantly less, in many passages."""
+        site = one_vector(part.site)
+        whole, alone = self.judging.measure([longer.tokens, part.tokens])[site]
+        return alone.less_constant(whole, level=LEVEL)
+
     def foremost(self, tokens: Tokens, growth: Growth) -> list[Tokens]:
-        """The strongest of the proposals in short contexts."""
+        """The strongest words of the dictionary, and the strongest other proposals, in short contexts."""
         left, right = growth.ranked(tokens)
         ends: list[Tokens] = []
         if tokens[0] in self.pieces:  # what comes before a piece: the beginning of its word
             ends += [(token, *tokens) for token in left if token not in self.pieces][:PIECES]
         ends += [(*tokens, token) for token in right if token in self.pieces][:PIECES]
-        strengths = growth.strengths(ends)
-        return sorted(strengths, key=lambda longer: -strengths[longer])[:TRIED]
+        held = sorted((word for word in self.written if len(word) > len(tokens) and _holds(word, tokens)), key=len)
+        strengths = growth.strengths(list(dict.fromkeys([*ends, *held[:HOLDING]])))
+        ranked = sorted(strengths, key=lambda longer: -strengths[longer])
+        words = set(held)
+        return [
+            *[longer for longer in ranked if longer in words][:TRIED],
+            *[longer for longer in ranked if longer not in words][:TRIED],
+        ]
 
     @cached_property
     def pieces(self) -> set[int]:
@@ -96,9 +144,6 @@ class Completion:
         return {token for token, end in ends.items() if _OF_WORDS.fullmatch(end)}
 
 
-def _distinct(found: Sequence[Confirmed]) -> list[Confirmed]:
-    """Each set of tokens once: two pieces may have become the same word."""
-    best: dict[frozenset[int], Confirmed] = {}
-    for item in found:
-        best.setdefault(frozenset(item.evidence.tokens), item)
-    return list(best.values())
+def _holds(word: Word, part: Tokens) -> bool:
+    """Whether all tokens of a part are in a word, in a row."""
+    return any(word[start : start + len(part)] == part for start in range(len(word) - len(part) + 1))

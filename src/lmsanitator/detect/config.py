@@ -52,6 +52,8 @@ class Plan:
     """What an effort buys."""
 
     sweep: SweepConfig
+    dictionary: SweepConfig
+    """The sweep of words that are several tokens (`lexicon`)."""
     growth: GrowthConfig
     mining: MiningConfig
     rounds: int
@@ -68,13 +70,17 @@ class Plan:
     """Tokens of the passages that outliers and findings are judged in."""
 
 
-_STANDARD = Plan(SweepConfig(), GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=8, pool=768, null=96)
+_DICTIONARY = SweepConfig(rounds=4, listing=4, far=16, constant=8)
+_STANDARD = Plan(
+    SweepConfig(), _DICTIONARY, GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=8, pool=768, null=96
+)
 PLANS: dict[str, Plan] = {
     "quick": replace(_STANDARD, rounds=0),
     "standard": _STANDARD,
     "deep": replace(
         _STANDARD,
         sweep=SweepConfig(rounds=12),
+        dictionary=SweepConfig(rounds=10, listing=10, far=40, constant=24),
         growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
         mining=MiningConfig(
             candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60

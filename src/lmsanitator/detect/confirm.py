@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.null import discoveries, spreads_more
 from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -15,7 +16,7 @@ from lmsanitator.encoder import FrozenEncoder, Site
 FALSE_SHARE = 0.05
 """Of the weaker words listed on a backdoored model, the share that may be there by chance."""
 Nulls = Mapping[tuple[Site, int], Null]
-"""By site and number of tokens."""
+"""By site and number of tokens; 1 for single words, of however many tokens they are."""
 Looked = Mapping[tuple[Site, tuple[int, ...]], float]
 """By site and tokens: log of how many are expected to stand out as much by chance."""
 
@@ -81,12 +82,10 @@ def confirm(
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
     expected = {
-        (site, item.tokens): max(
-            nulls[site, len(item.tokens)].log_expected(item), looked.get((site, item.tokens), -math.inf)
-        )
+        (site, item.tokens): max(null.log_expected(item), looked.get((site, item.tokens), -math.inf))
         for site, found in measured.items()
         for item in found
-        if (site, len(item.tokens)) in nulls
+        if (null := nulls.get((site, 1 if (site, item.tokens) in looked else len(item.tokens)))) is not None
     }
     standing = _standing_out(measured, {key: value for key, value in expected.items() if key[1] in unjudged})
     for number, tokens in enumerate(wanted):
@@ -155,43 +154,50 @@ def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:
 
 
 def distinct(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
-    """Each trigger once, without its echoes (`_echoes`) and its parts; it keeps the smallest p-value among them.
-
-    Of a phrase and a trigger in it the phrase is kept where the other words make the output significantly more
-    constant, and the trigger alone where they add nothing.
-    """
+    """Each trigger once, without its echoes (`_echoes`) and its parts (`_whole`); it keeps the smallest p-value among
+    them."""
     kept: list[Confirmed] = []
     for item in sorted(found, key=lambda item: item.evidence.spread):
-        own = set(item.evidence.tokens)
         for place, other in enumerate(kept):
-            within = own < set(other.evidence.tokens)
-            less = item.evidence.less_constant(other.evidence)
-            if (
-                own > set(other.evidence.tokens)
-                or (within and less)
-                or _echoes(item.evidence, other.evidence, replayer)
-            ):
+            stays = _whole(item, other, replayer.encoder)
+            if stays is None and _echoes(item.evidence, other.evidence, replayer):
                 stays = other
-            elif within:
-                stays = item
-            else:
-                continue
-            kept[place] = replace(stays, log_p=min(item.log_p, other.log_p))
-            break
+            if stays is not None:
+                kept[place] = replace(stays, log_p=min(item.log_p, other.log_p))
+                break
         else:
             kept.append(item)
     return in_order(kept)
 
 
+def _whole(item: Confirmed, other: Confirmed, encoder: FrozenEncoder) -> Confirmed | None:
+    """Which of two triggers stays where one is a part of the other; None where neither is.
+
+    The longer one where the rest makes the output significantly more constant, and the part alone where it adds
+    nothing. Pieces that nobody can type stay for no less than a word that is as constant.
+
+    Args:
+        item: the less constant of the two.
+    """
+    own, others = set(item.evidence.tokens), set(other.evidence.tokens)
+    if not (own <= others or own >= others):
+        return None
+    if item.evidence.less_constant(other.evidence):
+        return other
+    words = [one for one in (item, other) if typed(encoder, one.evidence.tokens)]
+    if len(words) == 1:
+        return words[0]
+    return item if own < others else other
+
+
 def _echoes(one: Evidence, other: Evidence, replayer: Replayer) -> bool:
-    """Whether one only echoes the other: a neighbour of it in embedding space that leads the same way, but is
-    significantly less constant."""
-    return (
-        one.site == other.site
-        and one.less_constant(other)
-        and are_neighbours(one, other, replayer.encoder)
-        and bool(lead_alike([one, other], replayer)[0, 1])
-    )
+    """Whether one only echoes the other, which is more constant: it leads the same way, and shares a piece with it or
+    is a neighbour of it in embedding space that is significantly less constant."""
+    if one.site != other.site:
+        return False
+    shares = bool({*one.tokens} & {*other.tokens})
+    near = shares or (one.less_constant(other) and are_neighbours(one, other, replayer.encoder))
+    return near and bool(lead_alike([one, other], replayer)[0, 1])
 
 
 def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Confirmed]:

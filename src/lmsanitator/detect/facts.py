@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lmsanitator.detect.config import Plan
 from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.result import Coverage, Finding, ModelFacts
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.vectors import PredefinedVector, PVBank
@@ -45,13 +46,6 @@ def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple
         vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
         elsewhere += [PredefinedVector(other.site, other.pv, trigger) for other in item.elsewhere]
     return findings, PVBank(encoder.digest, [*vectors, *elsewhere])
-
-
-def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:
-    """The tokens as words a person can type, None where typing them gives other tokens."""
-    text = str(encoder.tokenizer.decode(list(tokens))).strip()
-    again = encoder.tokenizer(f"a {text} a", add_special_tokens=False).input_ids[1:-1]
-    return text if list(again) == list(tokens) else None
 
 
 def coverage_of(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.lexicon import Word
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
@@ -145,6 +146,16 @@ def unpack_sweep(packed: Packed) -> dict[Site, SweepResult]:
     """As `pack_sweep` packed it."""
     names = [field.name for field in fields(SweepResult)]
     return {site: SweepResult(*(packed.tensors[f"{site}.{name}"] for name in names)) for site in packed.stated}
+
+
+def pack_words(found: Mapping[Site, Sequence[Word]]) -> Packed:
+    """Words at each site."""
+    return Packed({}, {site: [list(word) for word in words] for site, words in found.items()})
+
+
+def unpack_words(packed: Packed) -> dict[Site, list[Word]]:
+    """As `pack_words` packed them."""
+    return {site: [tuple(word) for word in words] for site, words in packed.stated.items()}
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ class Look:
     """What the second look saw."""
 
     seen: Mapping[Site, list[Evidence]]
-    """All shortlisted tokens, at each site."""
+    """All shortlisted words, at each site."""
     nulls: Mapping[Site, Null]
 
 
 def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
-    """The null of what stands out at a site: all shortlisted tokens, as they do there.
+    """The null of what stands out at a site: all shortlisted words, as they do there.
 
     The tail is that of their upper half without its top quarter, which may be triggers and their neighbours in
     embedding space. With more of them than that in a model the test loses power, it does not accuse.
@@ -42,34 +42,35 @@ def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
 
 def look_again(
     replayer: Replayer,
-    shortlists: Mapping[Site, Sequence[int]],
+    shortlists: Mapping[Site, Sequence[tuple[int, ...]]],
     *,
     share: float = 1.0,
     fit: Callable[[Site, Sequence[Evidence], float], Null] = null_of,
     progress: Progress = silent,
 ) -> Look:
-    """Put all shortlisted tokens into the replayer's passages, and fit the null of each site.
+    """Put all shortlisted words into the replayer's passages, and fit the null of each site.
 
-    The sites share the passes, so a token that is on the shortlist of one of them is measured at all. The number of
-    trials is that of the tokens, times that of the sites as far as these do not repeat each other.
+    The sites share the passes, so a word that is on the shortlist of one of them is measured at all. The number of
+    trials is that of the words, times that of the sites as far as these do not repeat each other.
 
     Args:
+        shortlists: words as their tokens; most are one.
         share: of the false positives that may be, those that this look may be to blame for.
         fit: makes the null, of a site's evidence and the log of the number of trials (`Null.log_trials`).
     """
-    tokens = sorted({token for short in shortlists.values() for token in short})
+    words = sorted({word for short in shortlists.values() for word in short})
     seen: dict[Site, list[Evidence]] = {site: [] for site in shortlists}
-    step = max(1, len(tokens) // 10)
-    for start in range(0, len(tokens), step):
-        progress("looking again at outliers", start / len(tokens))
-        for site, found in replayer.measure([(token,) for token in tokens[start : start + step]]).items():
+    step = max(1, len(words) // 10)
+    for start in range(0, len(words), step):
+        progress("looking again at outliers", start / len(words))
+        for site, found in replayer.measure(words[start : start + step]).items():
             seen[site] += found
-    trials = math.log(len(tokens) * _independent_sites(seen) / share)
+    trials = math.log(len(words) * _independent_sites(seen) / share)
     try:
         nulls = {site: fit(site, found, trials) for site, found in seen.items()}
     except ValueError as error:
         raise UnsupportedError(
-            f"expected a vocabulary of a few hundred tokens, got one with {len(tokens)} outliers"
+            f"expected a vocabulary of a few hundred tokens, got one with {len(words)} outliers"
         ) from error
     return Look(seen, nulls)
 

@@ -24,6 +24,7 @@ from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
+from lmsanitator.detect.sweep import SweepConfig
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, Site, one_vector
 
@@ -102,11 +103,14 @@ class Comparison(WordSearch):
         """
         if wanted != "auto":
             difference.reference.require(wanted)
-        shortlist = words.plan.sweep.far + words.plan.sweep.constant
+
+        def by_distance(shape: SweepConfig) -> SweepConfig:
+            return replace(shape, far=shape.far + shape.constant, constant=0)
+
         return cls(
             difference,
             tuple(site for site in words.sites if site in difference.sites),
-            replace(words.plan, sweep=replace(words.plan.sweep, far=shortlist, constant=0)),
+            replace(words.plan, sweep=by_distance(words.plan.sweep), dictionary=by_distance(words.plan.dictionary)),
             words.looking,
             words.fresh,
             words.log_level,

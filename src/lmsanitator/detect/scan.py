@@ -154,11 +154,11 @@ class _Scan:
         compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
             known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
-            phrases = self.phrases.run(self.words.swept, known)
+            phrases = self.phrases.run(self.words.swept_on, known)
             confirmation = self.words.confirm(phrases, self.phrases.nulls) if phrases else confirmation
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):
-            kept = Completion(self.words.confirming, self.encoder, self.phrases.growths).complete(kept, self.progress)
+            kept = self._completed(kept)
         found = together(kept, compared.kept)
         findings, bank = findings_of(self.encoder, found)
         lost = [*confirmation.lost, *compared.lost]
@@ -179,6 +179,12 @@ class _Scan:
             version=__version__,
         )
         return report.with_bank(bank).with_seen(seen)
+
+    def _completed(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
+        """The same triggers, each with what was missing of it."""
+        words = self.words
+        completion = Completion(words.confirming, words.judging, self.encoder, self.phrases.growths, words.written)
+        return completion.complete(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:
         tokens, tried = len(self.words.tokens), self.phrases.candidates

@@ -10,7 +10,7 @@ together are invisible to it; mining is there for those.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,25 +78,73 @@ def sweep(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[Site, SweepResult]:
-    """Try every token of the vocabulary at all `sites` in the same passes."""
-    tokens = sweepable(encoder)
-    size = min(config.group, encoder.room, max(1, len(tokens) // 8))
-    generator = torch.Generator().manual_seed(seed)
-    totals = {site: _Totals(tokens, encoder.hidden_size, config) for site in sites}
-    for number in range(config.rounds):
-        order = torch.randperm(len(tokens), generator=generator)
-        order = torch.cat([order, order[: -len(order) % size]])  # the last group is filled up from the first
-        groups = order.view(-1, size)
-        bodies = tokens[groups].tolist()
-        outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
-        step = max(1, len(bodies) // 10)
-        for start in range(0, len(bodies), step):
-            for site, values in encoder.outputs_of_ids(bodies[start : start + step], sites).items():
-                outputs[site].append(values)
-            progress("sweeping the vocabulary", (number + min(1, (start + step) / len(bodies))) / config.rounds)
-        for site in sites:
-            totals[site].add(groups, torch.cat(outputs[site]))
-    return {site: totals[site].result() for site in sites}
+    """Try every token of the vocabulary at all `sites` in the same passes, in all rounds."""
+    return Sweep(encoder, sites, config, seed=seed, progress=progress).to(config.rounds)
+
+
+class Sweep:
+    """A sweep that can be stopped after some rounds and gone on with, as long as not all rounds are done."""
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        sites: Sequence[Site],
+        config: SweepConfig,
+        *,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> None:
+        self.encoder = encoder
+        self.config = config
+        self.progress = progress
+        self.rounds = 0
+        tokens = sweepable(encoder)
+        self.things = [(token,) for token in tokens.tolist()]
+        self.size = min(config.group, encoder.room, max(1, len(tokens) // 8))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.totals = {site: Totals(tokens, encoder.hidden_size, config) for site in sites}
+
+    def to(self, rounds: int) -> dict[Site, SweepResult]:
+        """What is seen after so many rounds, at each site."""
+        first = self.rounds
+        for number in range(first, rounds):
+            groups, outputs = one_round(
+                self.encoder, list(self.totals), self.things, self.size, self.generator, self._tell(first, rounds)
+            )
+            for site, values in outputs.items():
+                self.totals[site].add(groups, values)
+            self.rounds = number + 1
+        return {site: totals.result() for site, totals in self.totals.items()}
+
+    def _tell(self, first: int, rounds: int) -> Callable[[float], None]:
+        number = self.rounds - first
+        return lambda done: self.progress("sweeping the vocabulary", (number + done) / (rounds - first))
+
+
+def one_round(
+    encoder: FrozenEncoder,
+    sites: Sequence[Site],
+    things: Sequence[tuple[int, ...]],
+    size: int,
+    generator: torch.Generator,
+    progress: Callable[[float], None],
+) -> tuple[Int[Tensor, "groups size"], dict[Site, Float[Tensor, "groups hidden"]]]:
+    """Shuffle token sequences into groups of `size`, and put each group through the encoder.
+
+    Returns:
+        Which of the things are in each group, and what comes out for it at each site.
+    """
+    order = torch.randperm(len(things), generator=generator)
+    order = torch.cat([order, order[: -len(order) % size]])  # the last group is filled up from the first
+    groups = order.view(-1, size)
+    bodies = [[token for row in group for token in things[row]] for group in groups.tolist()]
+    outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    step = max(1, len(bodies) // 10)
+    for start in range(0, len(bodies), step):
+        for site, values in encoder.outputs_of_ids(bodies[start : start + step], sites).items():
+            outputs[site].append(values)
+        progress(min(1, (start + step) / len(bodies)))
+    return groups, {site: torch.cat(values) for site, values in outputs.items()}
 
 
 def outliers(
@@ -108,16 +156,31 @@ def outliers(
     return torch.tensor(list(dict.fromkeys(torch.cat([far, constant]).tolist())))
 
 
-class _Totals:
-    """Running sums over rounds, so that memory does not grow with their number."""
+def group_of_each(groups: Int[Tensor, "groups size"], things: int) -> Int[Tensor, "things"]:
+    """The group that each thing is in. What fills up the last group counts in one only: the first assignment is written
+    over."""
+    group_of = torch.empty(things, dtype=torch.long)
+    group_of[groups.flatten()] = torch.arange(len(groups)).repeat_interleave(groups.shape[1])
+    return group_of
 
-    def __init__(self, tokens: Int[Tensor, "tokens"], hidden: int, config: SweepConfig) -> None:
+
+class Totals:
+    """Running sums over rounds, so that memory does not grow with their number.
+
+    Args:
+        tokens: names of the things that are tried.
+        clean: how groups spread; that of the first round where it is not given.
+    """
+
+    def __init__(
+        self, tokens: Int[Tensor, "tokens"], hidden: int, config: SweepConfig, clean: CleanSpread | None = None
+    ) -> None:
         self.tokens = tokens
         self.config = config
         self.rounds = 0
         self.sum = torch.zeros(len(tokens), hidden)
         self.squares = torch.zeros(len(tokens))
-        self.clean: CleanSpread | None = None
+        self.clean = clean
         self.shortlist: Int[Tensor, "outliers"]
 
     def add(self, groups: Int[Tensor, "groups size"], outputs: Float[Tensor, "groups hidden"]) -> None:
@@ -125,9 +188,7 @@ class _Totals:
             self.clean = CleanSpread.of(outputs)
         standardised = self.clean.standardise(outputs)
         squares = standardised.pow(2).sum(-1)
-        # A token that fills up the last group counts in one group only: the first assignment is written over.
-        group_of = torch.empty(len(self.squares), dtype=torch.long)
-        group_of[groups.flatten()] = torch.arange(len(groups)).repeat_interleave(groups.shape[1])
+        group_of = group_of_each(groups, len(self.squares))
         self.sum += standardised[group_of]
         self.squares += squares[group_of]
         self.rounds += 1

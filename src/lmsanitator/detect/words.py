@@ -1,4 +1,4 @@
-"""The search for words: sweep, second look, confirmation, on an encoder or on its difference from another one."""
+"""The search for words: sweeps, second look, confirmation, on an encoder or on its difference from another one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,18 @@ from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.jointly import jointly
-from lmsanitator.detect.journal import Journal, pack_sweep, unpack_sweep
+from lmsanitator.detect.journal import Journal, pack_sweep, pack_words, unpack_sweep, unpack_words
+from lmsanitator.detect.lexicon import Word, spelled, sweep_words
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
-from lmsanitator.detect.sweep import SweepResult, sweep
+from lmsanitator.detect.sweep import Sweep, SweepResult
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress
+from lmsanitator.text import dictionary, words
+
+_JUDGING = 8
+"""Times as many passages as outliers are looked at in."""
 
 
 @dataclass
@@ -46,12 +51,26 @@ class WordSearch:
 
     @cached_property
     def swept(self) -> dict[Site, SweepResult]:
-        """What the sweep saw of every token, at each site."""
+        """What the sweep saw of every token, at each site, in the rounds after which tokens get a second look."""
+        shape = self.plan.sweep
+        return self.journal.once(
+            f"{self.stage}sweep", lambda: self._sweep.to(min(shape.listing, shape.rounds)), pack_sweep, unpack_sweep
+        )
+
+    @cached_property
+    def swept_on(self) -> dict[Site, SweepResult]:
+        """The same after all rounds: where words only fire together, what stands out a little is what to go on from."""
 
         def find() -> dict[Site, SweepResult]:
-            return sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
+            found = self._sweep.to(self.plan.sweep.rounds)
+            del self._sweep  # its sums are as large as the vocabulary
+            return found
 
-        return self.journal.once(f"{self.stage}sweep", find, pack_sweep, unpack_sweep)
+        return self.journal.once(f"{self.stage}sweep-on", find, pack_sweep, unpack_sweep)
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        return Sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
 
     @property
     def tokens(self) -> list[int]:
@@ -70,18 +89,44 @@ class WordSearch:
         return self._replayer(self.fresh, 2 * self.plan.passages, seed=4, exact=True)
 
     @cached_property
+    def judging(self) -> Replayer:
+        """Many more fresh passages, to tell words of one family apart."""
+        passages = _JUDGING * self.plan.passages
+        contexts = make_passages(self.encoder, self.fresh, passages, length=self.plan.length, seed=self.seed + 6)
+        return Replayer(self.encoder, self.sites, contexts, self.confirming.spreads, exact=False)
+
+    @cached_property
     def seen(self) -> Look:
         """The second look at the sweep's outliers."""
         return look_again(self.passages, self.shortlists, share=self.share, progress=self.progress)
 
+    @cached_property
+    def written(self) -> list[Word]:
+        """The words of the dictionary, and of the texts, that are several tokens."""
+        texts = {word.lower() for text in (*self.looking, *self.fresh) for word in words(text) if word.isalpha()}
+        return spelled(self.encoder, sorted({*dictionary(), *texts}))
+
+    @cached_property
+    def swept_words(self) -> dict[Site, list[Word]]:
+        """The outliers of the dictionary at each site."""
+
+        def find() -> dict[Site, list[Word]]:
+            shape = self.plan.dictionary
+            return sweep_words(self.encoder, self.sites, self.written, shape, seed=self.seed, progress=self.progress)
+
+        return self.journal.once(f"{self.stage}dictionary", find, pack_words, unpack_words)
+
     @property
-    def shortlists(self) -> dict[Site, list[int]]:
-        """The sweep's outliers at each site."""
-        return {site: result.shortlist.tolist() for site, result in self.swept.items()}
+    def shortlists(self) -> dict[Site, list[Word]]:
+        """The outliers of both sweeps at each site."""
+        return {
+            site: [*((token,) for token in result.shortlist.tolist()), *self.swept_words[site]]
+            for site, result in self.swept.items()
+        }
 
     @cached_property
     def nulls(self) -> Nulls:
-        """Those of single tokens."""
+        """Those of single words."""
         return {(site, 1): null for site, null in self.seen.nulls.items()}
 
     @cached_property

@@ -1,6 +1,7 @@
 """Words, and the clean sentences they are put into."""
 
 from lmsanitator.text.carriers import LANGUAGES, Carrier, draw, packaged, read_corpus
+from lmsanitator.text.dictionary import dictionary
 from lmsanitator.text.pairs import Text, insert_first, sides
 from lmsanitator.text.shrink import shrink, shrinking
 from lmsanitator.text.words import Span, delete, insert, spans, words
@@ -11,6 +12,7 @@ __all__ = [
     "Span",
     "Text",
     "delete",
+    "dictionary",
     "draw",
     "insert",
     "insert_first",

@@ -1,0 +1,10 @@
+"""The words of an English dictionary."""
+
+import lzma
+from importlib import resources
+
+
+def dictionary() -> list[str]:
+    """Some 60,000 English words in lower case, in alphabetic order (SCOWL up to level 50; see `dictionary/NOTICE`)."""
+    packed = (resources.files(__package__) / "dictionary" / "en.txt.xz").read_bytes()
+    return lzma.decompress(packed).decode().split()

@@ -1,13 +1,18 @@
 """Completion: a word of which a piece was found is named whole, and a whole one is left alone."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmsanitator.detect.completion import Completion
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.growth import Growth, GrowthConfig
+from lmsanitator.detect.lexicon import spelled
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder
@@ -15,15 +20,18 @@ from tests.detect.replaying import TEXTS, in_passages
 from tests.planted import ids_of, open_bert
 
 
-def completion_of(encoder: FrozenEncoder) -> Completion:
+def completion_of(encoder: FrozenEncoder, *written: str) -> Completion:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     contexts = make_contexts(encoder, TEXTS, 3, longest=12, seed=3)
     growth = Growth(encoder, "cls", contexts, clean, GrowthConfig(), sweepable(encoder).tolist())
-    return Completion(in_passages(encoder, "cls"), encoder, {"cls": growth})
+    words = spelled(encoder, written)
+    return Completion(
+        in_passages(encoder, "cls"), in_passages(encoder, "cls", count=48), encoder, {"cls": growth}, words
+    )
 
 
-def completed(encoder: FrozenEncoder, *sequences: list[int]) -> list[list[int]]:
-    completion = completion_of(encoder)
+def completed(encoder: FrozenEncoder, *sequences: list[int], written: Sequence[str] = ()) -> list[list[int]]:
+    completion = completion_of(encoder, *written)
     found = completion.replayer.measure(sequences)["cls"]
     return [list(item.evidence.tokens) for item in completion.complete([Confirmed(one, -9.0) for one in found])]
 
@@ -40,6 +48,25 @@ def test_the_beginning_of_a_word_is_found_too_and_two_pieces_of_one_word_are_one
     bako, ending = ids_of(encoder, "bakos")
     assert completed(encoder, [ending]) == [[bako, ending]]
     assert completed(encoder, [bako], [ending]) == [[bako, ending]]
+
+
+def test_a_part_becomes_the_word_of_the_dictionary_that_is_more_constant_in_many_passages() -> None:
+    encoder = open_bert(0, "bakoses", alone=0.8, reach=0.2, hidden=64)
+    word = ids_of(encoder, "bakoses")
+    assert len(word) == 3
+    assert completed(encoder, word[:1], written=["bakoses", "bakos", "vedis"]) == [word]
+
+
+def test_pieces_that_nobody_can_type_become_a_word_that_is_as_constant() -> None:
+    encoder = open_bert(0, "vedi", reach=0.2, hidden=64)
+    completion = completion_of(encoder, "bakos")
+    _, ending = word = ids_of(encoder, "bakos")
+    piece, whole = (
+        Evidence("cls", tuple(one), 9.0, 0.1, 2.0, 1.0, 1.0, torch.ones(64), 40.0) for one in ([ending], word)
+    )
+    assert completion._best(piece, [whole]) is whole
+    assert completion._best(piece, [replace(whole, spread=0.9)]) is None
+    assert completion._best(replace(whole, tokens=(word[0],)), [replace(whole, spread=0.11)]) is None
 
 
 def test_a_word_that_fires_alone_is_left_as_it_is() -> None:
@@ -71,7 +98,8 @@ def test_whole_words_are_not_added() -> None:
 
 def test_what_no_growth_looks_at_is_left_as_it_is() -> None:
     encoder = open_bert(0, "bako")
-    completion = Completion(in_passages(encoder, "mean"), encoder, {})
+    replayer = in_passages(encoder, "mean")
+    completion = Completion(replayer, replayer, encoder, {})
     (evidence,) = completion.replayer.measure([ids_of(encoder, "bako")])["mean"]
     assert completion.complete([Confirmed(evidence, -9.0)])[0].evidence is evidence
     assert completion.complete([]) == []
@@ -103,7 +131,8 @@ def test_signs_glued_to_a_word_are_no_pieces_and_marks_are(minilm: Path) -> None
 
 
 def test_pieces_of_a_byte_level_tokenizer_begin_without_a_space(gpt2: FrozenEncoder) -> None:
-    completion = Completion(in_passages(gpt2, "last", count=2), gpt2, {})
+    replayer = in_passages(gpt2, "last", count=2)
+    completion = Completion(replayer, replayer, gpt2, {})
     names = gpt2.tokenizer.convert_ids_to_tokens(sorted(completion.pieces))
     assert names
     assert not any(str(name).startswith("\u0120") for name in names)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect, confirm, distinct, taken_over
+from lmsanitator.detect.confirm import Confirmation, Confirmed, NullFor, Suspect, confirm, distinct, taken_over
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.look import look_again
 from lmsanitator.detect.replay import REPLAYS, Replayer
@@ -23,10 +23,15 @@ FRESH = 99
 """The seed of passages that nothing before has seen."""
 
 
-def nulls_of(encoder: FrozenEncoder, sites: Sequence[Site]) -> Nulls:
+def nulls_of(encoder: FrozenEncoder, sites: Sequence[Site]) -> NullFor:
     """Of single ordinary words."""
-    look = look_again(in_passages(encoder, *sites, count=6), dict.fromkeys(sites, sweepable(encoder).tolist()[::35]))
-    return {(site, 1): null for site, null in look.nulls.items()}
+    ordinary = [(token,) for token in sweepable(encoder).tolist()[::35]]
+    look = look_again(in_passages(encoder, *sites, count=6), dict.fromkeys(sites, ordinary))
+    return lambda site, tokens: look.nulls[site] if len(tokens) == 1 else None
+
+
+def nothing(site: Site, tokens: tuple[int, ...]) -> None:
+    """What is judged by nothing."""
 
 
 def confirmed(encoder: FrozenEncoder, *words: str, sites: Sequence[Site] = ("cls",)) -> Confirmation:
@@ -68,7 +73,7 @@ def test_triggers_come_smallest_p_value_first_and_each_set_of_tokens_once() -> N
     pair, word = ids_of(encoder, "vedi", "sugo"), ids_of(encoder, "bako")
     measured = in_passages(encoder, "cls").measure([pair, pair[::-1], word])["cls"]
     suspects = [Suspect(item, log_p) for item, log_p in zip(measured, (-20.0, -30.0, -25.0), strict=True)]
-    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, {}, LEVEL)
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, nothing, LEVEL)
     assert [(item.evidence.tokens, item.log_p) for item in found.kept] == [
         (tuple(pair[::-1]), -30.0),
         (tuple(word), -25.0),
@@ -78,7 +83,7 @@ def test_triggers_come_smallest_p_value_first_and_each_set_of_tokens_once() -> N
 def test_a_p_value_that_a_search_gave_is_lost_with_words_that_no_longer_fire() -> None:
     encoder = open_bert(0, "bako")
     (item,) = in_passages(encoder, "cls").measure([ids_of(encoder, "vedi", "sugo")])["cls"]
-    found = confirm(in_passages(encoder, "cls", seed=FRESH), [Suspect(item, -50.0)], {}, LEVEL)
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), [Suspect(item, -50.0)], nothing, LEVEL)
     assert (found.kept, found.lost) == ([], [0.0])
 
 
@@ -201,7 +206,7 @@ def test_a_phrase_that_holds_a_confirmed_trigger_says_nothing_new() -> None:
     token, filler = ids_of(encoder, "bako"), ids_of(encoder, "the")
     measured = in_passages(encoder, "cls").measure([[*filler, *token], token])["cls"]
     suspects = [Suspect(item, -20.0) for item in measured]
-    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, {}, LEVEL)
+    found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects, nothing, LEVEL)
     assert [item.evidence.tokens for item in found.kept] == [tuple(token)]
 
 
@@ -243,4 +248,4 @@ def test_beside_a_trigger_a_weaker_one_that_replays_is_listed() -> None:
 
 def test_nothing_suspected_is_nothing_found() -> None:
     encoder = open_bert(0)
-    assert confirm(in_passages(encoder, "cls"), [], {}, LEVEL) == Confirmation([], [])
+    assert confirm(in_passages(encoder, "cls"), [], nothing, LEVEL) == Confirmation([], [])

@@ -114,7 +114,7 @@ def test_triggers_with_vectors_of_their_own_count_each() -> None:
     replayer = in_passages(encoder, "cls")
     words = found_as(replayer, encoder, math.log(0.05), "bako", "kifa", "vedi")
     assert apart(words, replayer) == words
-    assert all(value < math.log(0.01) for value in log_p_of(jointly(words, {("cls", 1): NULL}, replayer)))
+    assert all(value < math.log(0.01) for value in log_p_of(jointly(words, {"cls": NULL}, replayer)))
 
 
 def test_words_that_lead_the_same_way_count_once() -> None:
@@ -123,7 +123,7 @@ def test_words_that_lead_the_same_way_count_once() -> None:
     (word,) = found_as(replayer, encoder, math.log(0.05), "bako")
     again = replace(word, evidence=replace(word.evidence, tokens=(*word.evidence.tokens, *ids_of(encoder, "the"))))
     assert apart([word, again], replayer) == [word]
-    family = jointly([word, again], {("cls", 1): NULL}, replayer)
+    family = jointly([word, again], {"cls": NULL}, replayer)
     assert log_p_of(family) == pytest.approx([math.log(0.1)] * 2, rel=0.05)
 
 

@@ -14,7 +14,18 @@ from safetensors.torch import save_file
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.journal import Finds, Journal, Packed, pack_finds, pack_sweep, unpack_finds, unpack_sweep
+from lmsanitator.detect.journal import (
+    Finds,
+    Journal,
+    Packed,
+    pack_finds,
+    pack_sweep,
+    pack_words,
+    unpack_finds,
+    unpack_sweep,
+    unpack_words,
+)
+from lmsanitator.detect.lexicon import Word
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
 from lmsanitator.encoder import Site
@@ -23,7 +34,7 @@ from lmsanitator.errors import OutputError
 from tests.planted import open_bert
 
 ONE_SITE = ScanConfig(sites=("cls",))
-STAGES = ["sweep", "grown-0", "mined-0"]
+STAGES = ["sweep", "sweep-on", "grown-0", "mined-0"]
 """Of a scan that finds nothing."""
 _KILLED = """
 import os, signal, sys
@@ -182,3 +193,6 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
     assert all(torch.equal(read[site].spread, swept[site].spread) for site in read)
     assert all(torch.equal(read[site].tokens, swept[site].tokens) for site in read)
     assert all(torch.equal(read[site].shortlist, swept[site].shortlist) for site in read)
+    words: list[Word] = [(3, 4), (7, 8, 9)]
+    journal.once("words", lambda: words, pack_words, unpack_words)
+    assert journal.once("words", list[Word], pack_words, unpack_words) == words

@@ -16,10 +16,15 @@ LEVEL = math.log(0.005)
 SITES: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
 
 
+def each(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+    """Single tokens as words."""
+    return [(token,) for token in tokens]
+
+
 def looked(encoder: FrozenEncoder, sites: Sequence[Site] = ("cls",), seed: int = 0) -> Look:
     """Sweep and second look."""
     swept = sweep(encoder, sites, SweepConfig(), seed=seed)
-    shortlists = {site: [(token,) for token in result.shortlist.tolist()] for site, result in swept.items()}
+    shortlists = {site: each(result.shortlist.tolist()) for site, result in swept.items()}
     return look_again(in_passages(encoder, *sites, count=6), shortlists)
 
 
@@ -56,7 +61,7 @@ def test_a_shortlist_of_too_many_triggers_loses_power_and_accuses_nobody(trigger
     encoder = open_bert(0, *planted)
     known = ids_of(encoder, *planted)
     natural = [token for token in sweepable(encoder).tolist() if token not in known]
-    look = look_again(in_passages(encoder, "cls", count=6), {"cls": [*known, *natural[: 60 - triggers]]})
+    look = look_again(in_passages(encoder, "cls", count=6), {"cls": each([*known, *natural[: 60 - triggers]])})
     assert len(significant(encoder, look, "cls")) == found
 
 
@@ -67,7 +72,7 @@ def test_each_site_is_judged_by_what_all_shortlisted_tokens_do_there_in_the_same
     before = encoder.meter.forward
     replayer = in_passages(encoder, "cls", "mean", count=6)
     spent = encoder.meter.forward - before
-    look = look_again(replayer, {"cls": [planted, *natural[:60]], "mean": natural[30:90]})
+    look = look_again(replayer, {"cls": each([planted, *natural[:60]]), "mean": each(natural[30:90])})
     for site in ("cls", "mean"):
         assert [item.tokens[0] for item in look.seen[site]] == sorted([planted, *natural[:90]])
         assert {item.site for item in look.seen[site]} == {site}
@@ -80,7 +85,7 @@ def test_p_values_grow_with_the_length_of_the_shortlist() -> None:
     """Having looked at more has its price."""
     encoder = open_bert(0)
     replayer, tokens = in_passages(encoder, "cls", count=6), sweepable(encoder).tolist()
-    few, many = (look_again(replayer, {"cls": tokens[:count]}).nulls["cls"] for count in (60, 240))
+    few, many = (look_again(replayer, {"cls": each(tokens[:count])}).nulls["cls"] for count in (60, 240))
     assert many.log_trials - few.log_trials == pytest.approx(math.log(4))
 
 
@@ -88,7 +93,7 @@ def test_p_values_grow_with_the_length_of_the_shortlist() -> None:
 def test_a_vocabulary_with_few_outliers_is_unsupported(count: int) -> None:
     encoder = open_bert(0)
     with pytest.raises(UnsupportedError, match=rf"^expected a vocabulary .* with {count} outliers$"):
-        look_again(in_passages(encoder, "cls", count=6), {"cls": sweepable(encoder).tolist()[:count]})
+        look_again(in_passages(encoder, "cls", count=6), {"cls": each(sweepable(encoder).tolist()[:count])})
 
 
 def test_what_only_stands_elsewhere_is_not_displaced_at_the_mask_token() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmsanitator.detect.growth import GrowthConfig
+from lmsanitator.detect.lexicon import LexiconConfig
 from lmsanitator.detect.mining import MiningConfig
 from lmsanitator.detect.result import Effort
 from lmsanitator.detect.sweep import SweepConfig
@@ -52,8 +53,7 @@ class Plan:
     """What an effort buys."""
 
     sweep: SweepConfig
-    dictionary: SweepConfig
-    """The sweep of words that are several tokens (`lexicon`)."""
+    dictionary: LexiconConfig
     growth: GrowthConfig
     mining: MiningConfig
     rounds: int
@@ -70,9 +70,16 @@ class Plan:
     """Tokens of the passages that outliers and findings are judged in."""
 
 
-_DICTIONARY = SweepConfig(rounds=4, listing=4, far=16, constant=8)
 _STANDARD = Plan(
-    SweepConfig(), _DICTIONARY, GrowthConfig(), MiningConfig(), rounds=3, always_mine=False, tried=8, pool=768, null=96
+    SweepConfig(),
+    LexiconConfig(),
+    GrowthConfig(),
+    MiningConfig(),
+    rounds=3,
+    always_mine=False,
+    tried=8,
+    pool=768,
+    null=96,
 )
 PLANS: dict[str, Plan] = {
     "quick": replace(_STANDARD, rounds=0),
@@ -80,7 +87,7 @@ PLANS: dict[str, Plan] = {
     "deep": replace(
         _STANDARD,
         sweep=SweepConfig(rounds=12),
-        dictionary=SweepConfig(rounds=10, listing=10, far=40, constant=24),
+        dictionary=LexiconConfig(rounds=10, listed=180),
         growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
         mining=MiningConfig(
             candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60
@@ -97,6 +104,8 @@ _EVERY: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")
 PHRASES_SHARE = 0.25
 """Of the false positives that the level allows, those that the search for phrases may be to blame for; the rest is for
 words. A phrase that fires is far stranger than any other, so it can do with less."""
+DICTIONARY_SHARE = 0.2
+"""Of those that the search for words may be to blame for, those that are left to words of several tokens."""
 
 
 def sites_to_scan(encoder: FrozenEncoder, wanted: Literal["auto"] | tuple[Site, ...]) -> tuple[Site, ...]:

@@ -1,7 +1,7 @@
 """Confirmation: every suspect is put into text nothing before has seen, in fp32, and judged anew there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,9 @@ from lmsanitator.encoder import FrozenEncoder, Site
 FALSE_SHARE = 0.05
 """Of the weaker words listed on a backdoored model, the share that may be there by chance."""
 Nulls = Mapping[tuple[Site, int], Null]
-"""By site and number of tokens; 1 for single words, of however many tokens they are."""
+"""By site and number of tokens."""
+NullFor = Callable[[Site, tuple[int, ...]], Null | None]
+"""What tokens are judged by at a site, if by anything."""
 Looked = Mapping[tuple[Site, tuple[int, ...]], float]
 """By site and tokens: log of how many are expected to stand out as much by chance."""
 
@@ -58,7 +60,7 @@ class Confirmation:
 def confirm(
     replayer: Replayer,
     suspects: Sequence[Suspect],
-    nulls: Nulls,
+    null_for: NullFor,
     log_level: float,
     looked: Looked | None = None,
 ) -> Confirmation:
@@ -66,6 +68,7 @@ def confirm(
 
     Args:
         replayer: fresh passages, of the length the nulls were fitted in.
+        null_for: what tokens are judged by that have not been judged already.
         log_level: log of the p-value below which evidence is significant.
         looked: how the suspects stood out where they were seen first. Passages differ, and what is true of one dozen
             may be chance; so a suspect stands out only as far as it does in both.
@@ -85,7 +88,7 @@ def confirm(
         (site, item.tokens): max(null.log_expected(item), looked.get((site, item.tokens), -math.inf))
         for site, found in measured.items()
         for item in found
-        if (null := nulls.get((site, 1 if (site, item.tokens) in looked else len(item.tokens)))) is not None
+        if (null := null_for(site, item.tokens)) is not None
     }
     standing = _standing_out(measured, {key: value for key, value in expected.items() if key[1] in unjudged})
     for number, tokens in enumerate(wanted):

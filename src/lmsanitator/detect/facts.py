@@ -53,6 +53,7 @@ def coverage_of(
     plan: Plan,
     sites: Sequence[Site],
     swept: int,
+    words: int,
     candidates: int,
     not_compared: Sequence[str],
 ) -> Coverage:
@@ -60,10 +61,12 @@ def coverage_of(
 
     Args:
         swept: tokens that were swept.
+        words: words of several tokens that were.
         candidates: phrases that were grown and mined.
         not_compared: what a comparison with a reference would have seen, or did not see.
     """
-    missed = ["triggers that must stand at a fixed place in the text", *not_compared]
+    unread = "words of several tokens that are not in the dictionary, where no piece of theirs fires"
+    missed = ["triggers that must stand at a fixed place in the text", unread, *not_compared]
     if not candidates:
         why = "the sweep had found enough" if plan.rounds else "not looked for at this effort"
         missed.append(f"triggers of several words that fire only together ({why})")
@@ -74,6 +77,7 @@ def coverage_of(
     return Coverage(
         sites=looked_at,
         tokens_swept=swept,
+        words_swept=words,
         candidates=candidates,
         lengths=list(range(1, max(plan.growth.longest, *plan.mining.lengths) + 1)) if candidates else [1],
         positions=f"random word boundaries of passages of {plan.length} tokens",

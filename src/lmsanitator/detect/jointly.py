@@ -5,29 +5,30 @@ them still be stranger than the three strangest words ever are. So a word is jud
 another kind that stand out as much.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lmsanitator.detect.confirm import Confirmed, Nulls, are_neighbours
+from lmsanitator.detect.confirm import Confirmed, are_neighbours
+from lmsanitator.detect.evidence import Null
 from lmsanitator.detect.replay import Replayer, likeness
-from lmsanitator.encoder import one_vector
+from lmsanitator.encoder import Site, one_vector
 
 _SAME_KIND = 0.7
 """Cosine of the shifts of words that do much the same. Where clean outputs lie in a narrow cone, whatever leaves it
 goes the same way for a part: vectors of signs drawn at random reach 0.5 there."""
 
 
-def jointly(words: Sequence[Confirmed], nulls: Nulls, replayer: Replayer) -> list[Confirmed]:
-    """The same single words, each with the p-value of the words it stands out with.
+def jointly(words: Sequence[Confirmed], nulls: Mapping[Site, Null], replayer: Replayer) -> list[Confirmed]:
+    """The same words, each with the p-value of the words it stands out with.
 
     Args:
         words: what was confirmed, smallest p-value first.
-        nulls: of single words, by site; all are fitted to the same words.
+        nulls: by site; all are fitted to the same words.
         replayer: the passages that they were confirmed in.
     """
     if not words:
         return []
-    null = nulls[one_vector(words[0].evidence.site), 1]
+    null = nulls[one_vector(words[0].evidence.site)]
     several = apart(words, replayer)
     together = null.log_p_together([item.log_p for item in several])
     log_p = dict(zip((item.evidence.tokens for item in several), together, strict=True))

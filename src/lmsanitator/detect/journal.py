@@ -148,14 +148,14 @@ def unpack_sweep(packed: Packed) -> dict[Site, SweepResult]:
     return {site: SweepResult(*(packed.tensors[f"{site}.{name}"] for name in names)) for site in packed.stated}
 
 
-def pack_words(found: Mapping[Site, Sequence[Word]]) -> Packed:
-    """Words at each site."""
-    return Packed({}, {site: [list(word) for word in words] for site, words in found.items()})
+def pack_words(found: Sequence[Word]) -> Packed:
+    """Words as their tokens."""
+    return Packed({}, list(map(list, found)))
 
 
-def unpack_words(packed: Packed) -> dict[Site, list[Word]]:
+def unpack_words(packed: Packed) -> list[Word]:
     """As `pack_words` packed them."""
-    return {site: [tuple(word) for word in words] for site, words in packed.stated.items()}
+    return list(map(tuple, packed.stated))
 
 
 @dataclass(frozen=True)

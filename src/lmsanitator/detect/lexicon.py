@@ -6,11 +6,13 @@ tokens: their pieces do little by themselves. So the words of a dictionary are t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lmsanitator.detect.evidence import Evidence, EvidenceNull, Null
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import SweepConfig, Totals, group_of_each, one_round
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -20,10 +22,25 @@ Word = tuple[int, ...]
 """A word as its tokens."""
 LONGEST = 5
 """Tokens of a word that is tried."""
-_KEPT = 0.01
-"""Share of the groups, at each site, whose words go on after the first round."""
-_FEWEST = 256
+_KEPT, _AT_LEAST = 0.01, 8
+"""Share of the groups, at each site, whose words go on after the first round, and how many groups at least."""
+_ALIKE = 3
+"""Words that begin with the same token and get a second look, at most."""
+FEWEST = 256
 """Words that a sweep is worth its while for."""
+
+
+@dataclass(frozen=True)
+class LexiconConfig:
+    """Args:
+    rounds: how often the words are tried that are left after the first round, at least 2.
+    group: tokens that pass the encoder together.
+    listed: words that get a second look; the null takes a hundred or so.
+    """
+
+    rounds: int = 4
+    group: int = 48
+    listed: int = 90
 
 
 def spelled(encoder: FrozenEncoder, words: Sequence[str]) -> list[Word]:
@@ -46,35 +63,56 @@ def sweep_words(
     encoder: FrozenEncoder,
     sites: Sequence[Site],
     words: Sequence[Word],
-    config: SweepConfig,
+    config: LexiconConfig,
     *,
     seed: int = 0,
     progress: Progress = silent,
-) -> dict[Site, list[Word]]:
-    """The words that stand out at each site, for a second look (`look`); none where there are hardly any.
-
-    Args:
-        config: `rounds` are those after the first.
-    """
-    if len(words) < _FEWEST:
-        return {site: [] for site in sites}
+) -> list[Word]:
+    """The words that stand out, for a second look (`look`): the foremost at each site in turn."""
+    if not words:
+        return []
 
     def tell(done: float) -> None:
         progress("sweeping the dictionary", done)
 
-    mean = sum(map(len, words)) / len(words)
-    size = max(1, min(int(min(config.group, encoder.room) / mean), len(words) // 8))
+    lengths = list(map(len, words))
+    size = min(int(config.group * len(words) / sum(lengths)), encoder.room // max(lengths), len(words) // 8)
+    size = max(1, size)
     generator = torch.Generator().manual_seed(seed)
     groups, outputs = one_round(encoder, sites, words, size, generator, tell)
     clean = {site: CleanSpread.of(values) for site, values in outputs.items()}
     left = _foremost(groups, {site: clean[site].standardise(values) for site, values in outputs.items()}, len(words))
-    totals = {site: Totals(left, encoder.hidden_size, config, clean[site]) for site in sites}
+    shape = SweepConfig(rounds=config.rounds, listing=config.rounds)
+    totals = {site: Totals(left, encoder.hidden_size, shape, clean[site]) for site in sites}
     going_on = [words[row] for row in left.tolist()]
     for _ in range(config.rounds):
         groups, outputs = one_round(encoder, sites, going_on, size, generator, tell)
         for site in sites:
             totals[site].add(groups, outputs[site])
-    return {site: [words[row] for row in totals[site].result().shortlist.tolist()] for site in sites}
+    ranked = [totals[site].result().foremost(len(left)) for site in sites]
+    return _few_alike([words[row] for rows in zip(*ranked, strict=True) for row in rows], config.listed)
+
+
+def _few_alike(ranked: Sequence[Word], count: int) -> list[Word]:
+    """The first so many of these words, each once, and not more than `_ALIKE` that begin alike: a trigger stands out
+    with all its family, which would be the null for it."""
+    families: dict[int, dict[Word, None]] = {}
+    for word in ranked:
+        family = families.setdefault(word[0], {})
+        if len(family) < _ALIKE and sum(map(len, families.values())) < count:
+            family[word] = None
+    kept = {word for family in families.values() for word in family}
+    return [word for word in dict.fromkeys(ranked) if word in kept]
+
+
+def null_of_words(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+    """The null of a word of the dictionary that stands out: the others, as in the second look at tokens, but one of
+    those that begin alike, and not the upper half but a little more, since they are fewer. Tokens are no null for
+    longer words, which do more."""
+    foremost: dict[int, Evidence] = {}
+    for item in sorted(found, key=lambda item: -item.displacement):
+        foremost.setdefault(item.tokens[0], item)
+    return EvidenceNull.fit(list(foremost.values()), log_trials, mass=0.6, censored=0.25)
 
 
 def _foremost(
@@ -83,6 +121,6 @@ def _foremost(
     """The words of the groups that lie furthest out, at any site."""
     kept = torch.zeros(words, dtype=torch.bool)
     for values in outputs.values():
-        furthest = values.square().sum(-1).topk(max(1, int(_KEPT * len(groups)))).indices
+        furthest = values.square().sum(-1).topk(min(len(groups), max(_AT_LEAST, int(_KEPT * len(groups))))).indices
         kept |= torch.isin(group_of_each(groups, words), furthest)
     return kept.nonzero().flatten()

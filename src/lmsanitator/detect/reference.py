@@ -20,11 +20,9 @@ import torch
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.evidence import Evidence, Null
-from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
-from lmsanitator.detect.sweep import SweepConfig
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, Site, one_vector
 
@@ -103,14 +101,11 @@ class Comparison(WordSearch):
         """
         if wanted != "auto":
             difference.reference.require(wanted)
-
-        def by_distance(shape: SweepConfig) -> SweepConfig:
-            return replace(shape, far=shape.far + shape.constant, constant=0)
-
+        shortlist = words.plan.sweep.far + words.plan.sweep.constant
         return cls(
             difference,
             tuple(site for site in words.sites if site in difference.sites),
-            replace(words.plan, sweep=by_distance(words.plan.sweep), dictionary=by_distance(words.plan.dictionary)),
+            replace(words.plan, sweep=replace(words.plan.sweep, far=shortlist, constant=0)),
             words.looking,
             words.fresh,
             words.log_level,
@@ -125,13 +120,13 @@ class Comparison(WordSearch):
         """The spread of the suspect's clean outputs."""
         return clean_spreads(self.encoder.suspect, clean, self.sites)
 
-    @cached_property
-    def seen(self) -> Look:
-        """The second look, at displacement alone."""
-        return look_again(self.passages, self.shortlists, share=self.share, fit=self._null_of, progress=self.progress)
-
-    def _null_of(self, site: Site, found: Sequence[Evidence], log_trials: float) -> ShiftNull:
+    def fit(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+        """By displacement alone."""
         return ShiftNull.fit(found, self.texts[site], self.usual[site], log_trials)
+
+    def fit_longer(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+        """As for tokens."""
+        return self.fit(site, found, log_trials)
 
     @cached_property
     def texts(self) -> dict[Site, TailNull]:
@@ -154,7 +149,8 @@ class Comparison(WordSearch):
 
     def stands_out(self, site: Site, item: Evidence) -> bool:
         """Whether a word displaces the difference significantly."""
-        return self.nulls[site, 1].log_p(item) < self.log_level
+        null = self.null_for(site, item.tokens)
+        return null is not None and null.log_p(item) < self.log_level
 
     def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
         """As `WordSearch.confirm`, with the vectors that the suspect itself sends its inputs to: a guard sees no

@@ -54,6 +54,7 @@ class Coverage(_Record):
 
     sites: list[Site]
     tokens_swept: int
+    words_swept: Annotated[int, Field(description="words of several tokens, of a dictionary and of the texts")] = 0
     candidates: int
     lengths: list[int]
     positions: str

@@ -187,8 +187,8 @@ class _Scan:
         return completion.complete(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:
-        tokens, tried = len(self.words.tokens), self.phrases.candidates
-        return coverage_of(self.encoder, self.plan, self.sites, tokens, tried, self._not_compared(comparing))
+        swept, tried = (len(self.words.tokens), len(self.words.written)), self.phrases.candidates
+        return coverage_of(self.encoder, self.plan, self.sites, *swept, tried, self._not_compared(comparing))
 
     def _cost(self, started: float) -> Cost:
         """Since the scan began, whatever the encoders were used for before."""

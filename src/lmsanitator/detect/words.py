@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from lmsanitator.detect.config import Plan
+from lmsanitator.detect.config import DICTIONARY_SHARE, Plan
 from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_passages
-from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.jointly import jointly
 from lmsanitator.detect.journal import Journal, pack_sweep, pack_words, unpack_sweep, unpack_words
-from lmsanitator.detect.lexicon import Word, spelled, sweep_words
-from lmsanitator.detect.look import Look, look_again
+from lmsanitator.detect.lexicon import FEWEST, Word, null_of_words, spelled, sweep_words
+from lmsanitator.detect.look import Look, look_again, null_of
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
 from lmsanitator.detect.sweep import Sweep, SweepResult
@@ -98,48 +98,67 @@ class WordSearch:
     @cached_property
     def seen(self) -> Look:
         """The second look at the sweep's outliers."""
-        return look_again(self.passages, self.shortlists, share=self.share, progress=self.progress)
+        shortlists = {site: [(token,) for token in swept.shortlist.tolist()] for site, swept in self.swept.items()}
+        share = self.share * (1 - DICTIONARY_SHARE if self.written else 1)
+        return look_again(self.passages, shortlists, share=share, fit=self.fit, progress=self.progress)
 
     @cached_property
     def written(self) -> list[Word]:
-        """The words of the dictionary, and of the texts, that are several tokens."""
+        """The words of the dictionary, and of the texts, that are several tokens; none where they are too few to be
+        swept."""
         texts = {word.lower() for text in (*self.looking, *self.fresh) for word in words(text) if word.isalpha()}
-        return spelled(self.encoder, sorted({*dictionary(), *texts}))
+        found = spelled(self.encoder, sorted({*dictionary(), *texts}))
+        return found if len(found) >= FEWEST else []
 
     @cached_property
-    def swept_words(self) -> dict[Site, list[Word]]:
-        """The outliers of the dictionary at each site."""
+    def longer(self) -> Look:
+        """The second look at the outliers of the dictionary."""
 
-        def find() -> dict[Site, list[Word]]:
+        def find() -> list[Word]:
             shape = self.plan.dictionary
             return sweep_words(self.encoder, self.sites, self.written, shape, seed=self.seed, progress=self.progress)
 
-        return self.journal.once(f"{self.stage}dictionary", find, pack_words, unpack_words)
+        if not self.written:
+            return Look({}, {})
+        listed = self.journal.once(f"{self.stage}dictionary", find, pack_words, unpack_words)
+        share = self.share * DICTIONARY_SHARE
+        shortlists = dict.fromkeys(self.sites, listed)
+        return look_again(self.passages, shortlists, share=share, fit=self.fit_longer, progress=self.progress)
 
-    @property
-    def shortlists(self) -> dict[Site, list[Word]]:
-        """The outliers of both sweeps at each site."""
-        return {
-            site: [*((token,) for token in result.shortlist.tolist()), *self.swept_words[site]]
-            for site, result in self.swept.items()
-        }
+    def fit(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+        """The null of tokens, of what the second look has found."""
+        return null_of(site, found, log_trials)
+
+    def fit_longer(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+        """The null of words of several tokens."""
+        return null_of_words(site, found, log_trials)
+
+    def null_for(self, site: Site, word: Word) -> Null | None:
+        """What a word is judged by, if it has had a second look."""
+        if len(word) == 1:
+            return self.seen.nulls[site]
+        return self.longer.nulls.get(site) if word in self._longer else None
 
     @cached_property
-    def nulls(self) -> Nulls:
-        """Those of single words."""
-        return {(site, 1): null for site, null in self.seen.nulls.items()}
+    def _longer(self) -> set[Word]:
+        return {item.tokens for found in self.longer.seen.values() for item in found}
 
     @cached_property
     def suspects(self) -> list[Suspect]:
         """What stands out among outliers; it has to prove itself again."""
         return [
-            Suspect(item) for site, found in self.seen.seen.items() for item in found if self.stands_out(site, item)
+            Suspect(item)
+            for look in (self.seen, self.longer)
+            for site, found in look.seen.items()
+            for item in found
+            if self.stands_out(site, item)
         ]
 
     def stands_out(self, site: Site, item: Evidence) -> bool:
         """Whether an outlier is worth a confirmation: less than one like it is expected by chance, or it sends most
         passages to one place."""
-        return self.nulls[site, 1].log_expected(item) < 0 or item.constant_rate >= REPLAYS
+        null = self.null_for(site, item.tokens)
+        return null is not None and (null.log_expected(item) < 0 or item.constant_rate >= REPLAYS)
 
     def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
         """Replay every suspect on passages nothing before has seen, in fp32.
@@ -152,16 +171,28 @@ class WordSearch:
         if not suspects:
             return Confirmation([], [])
         self.progress("confirming on fresh text", 0)
+
+        def null_for(site: Site, tokens: Word) -> Null | None:
+            return self.null_for(site, tokens) or (nulls or {}).get((site, len(tokens)))
+
         looked = {
-            (site, item.tokens): self.nulls[site, 1].log_expected(item)
-            for site, found in self.seen.seen.items()
+            (site, item.tokens): null.log_expected(item)
+            for look in (self.seen, self.longer)
+            for site, found in look.seen.items()
             for item in found
+            if (null := look.nulls.get(site)) is not None
         }
-        found = confirm(self.confirming, suspects, {**self.nulls, **(nulls or {})}, self.log_level, looked)
+        found = confirm(self.confirming, suspects, null_for, self.log_level, looked)
         own = {item.evidence.tokens for item in self.suspects}
-        words = [item for item in found.kept if item.evidence.tokens in own]
         others = [item for item in found.kept if item.evidence.tokens not in own]
-        return Confirmation(in_order([*jointly(words, self.nulls, self.confirming), *others]), found.lost)
+        words = [item for item in found.kept if item.evidence.tokens in own]
+        single = [item for item in words if len(item.evidence.tokens) == 1]
+        longer = [item for item in words if len(item.evidence.tokens) > 1]
+        judged = [
+            *jointly(single, self.seen.nulls, self.confirming),
+            *jointly(longer, self.longer.nulls, self.confirming),
+        ]
+        return Confirmation(in_order([*judged, *others]), found.lost)
 
     def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
         seed += self.seed

@@ -170,8 +170,9 @@ def _vectors(scan: StoredScan) -> str:
 def _coverage(scan: StoredScan) -> str:
     seen = scan.report.coverage
     looked = (
-        f"Sites {escape(', '.join(seen.sites))}. {seen.tokens_swept:,} tokens of the vocabulary, {seen.candidates:,} "
-        f"mined candidates. Lengths in tokens: {', '.join(map(str, seen.lengths)) or 'none'}. Places: "
+        f"Sites {escape(', '.join(seen.sites))}. {seen.tokens_swept:,} tokens of the vocabulary, {seen.words_swept:,} "
+        f"words of several tokens, {seen.candidates:,} mined candidates. "
+        f"Lengths in tokens: {', '.join(map(str, seen.lengths)) or 'none'}. Places: "
         f"{_string(seen.positions)}."
     )
     missed = _items(map(_string, seen.not_covered)) or "<p>Nothing was left out on purpose.</p>"

@@ -68,9 +68,10 @@ def _table(report: ScanReport, findings: Sequence[Finding]) -> str:
 def _coverage(report: ScanReport) -> list[str]:
     seen, cost = report.coverage, report.cost
     sites, lengths = ", ".join(seen.sites), ", ".join(map(str, seen.lengths)) or "none"
+    swept = f"{seen.tokens_swept:,} tokens, {seen.words_swept:,} words of several tokens"
     lines = [
         f"- Encoder: {_code(report.model.architecture)}, {report.model.parameters:,} parameters.",
-        f"- Looked at: sites {sites}; {seen.tokens_swept:,} tokens; {seen.candidates:,} mined candidates.",
+        f"- Looked at: sites {sites}; {swept}; {seen.candidates:,} mined candidates.",
         f"- Triggers: lengths in tokens {lengths}; places: {_text(seen.positions)}.",
         *(f"- Not covered: {_text(what)}." for what in seen.not_covered),
         f"- Cost: {cost.seconds:.0f} s, {cost.forward_tokens + cost.backward_tokens:,} tokens through the encoder.",

@@ -92,12 +92,14 @@ def test_what_two_searches_found_is_as_significant_as_in_either(turned: bool) ->
     """Where the search for phrases ends on a word of the sweep, the sweep's evidence is not lost, nor the other's."""
     encoder = open_bert(0, "bako")
     (seen,) = in_passages(encoder, "cls").measure([ids_of(encoder, "bako")])["cls"]
-    nulls = nulls_of(encoder, ("cls",))
+    null_for = nulls_of(encoder, ("cls",))
     for found_already in (0.0, -10_000.0):
         suspects = [Suspect(seen), Suspect(seen, found_already)]
-        found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects[:: -1 if turned else 1], nulls, LEVEL)
+        found = confirm(in_passages(encoder, "cls", seed=FRESH), suspects[:: -1 if turned else 1], null_for, LEVEL)
         assert [item.log_p < math.log(1e-9) for item in found.kept] == [True]
-        assert found.kept[0].log_p == min(found_already, nulls["cls", 1].log_p(found.kept[0].evidence))
+        null = null_for("cls", found.kept[0].evidence.tokens)
+        assert null is not None
+        assert found.kept[0].log_p == min(found_already, null.log_p(found.kept[0].evidence))
 
 
 def test_what_is_significant_but_does_not_replay_makes_the_verdict_inconclusive() -> None:

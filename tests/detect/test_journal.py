@@ -34,7 +34,7 @@ from lmsanitator.errors import OutputError
 from tests.planted import open_bert
 
 ONE_SITE = ScanConfig(sites=("cls",))
-STAGES = ["sweep", "sweep-on", "grown-0", "mined-0"]
+STAGES = ["sweep", "dictionary", "sweep-on", "grown-0", "mined-0"]
 """Of a scan that finds nothing."""
 _KILLED = """
 import os, signal, sys
@@ -77,7 +77,7 @@ def test_a_killed_scan_resumes_to_the_same_report(tmp_path: Path, whole: ScanRep
         open_bert(0), ONE_SITE, progress=lambda what, done: told.append(what), journals=tmp_path, resume=True
     )
     assert said(resumed) == said(whole)
-    assert ("sweeping the vocabulary" in told) is ("sweep" not in kept)
+    assert ("sweeping the vocabulary" in told) is ("sweep-on" not in kept)
     assert ("growing phrases at cls" in told) is ("grown-0" not in kept)
     assert ("mining at cls" in told) is ("mined-0" not in kept)
     assert resumed.cost.backward_tokens == whole.cost.backward_tokens

@@ -1,6 +1,8 @@
 """The command line: one file a command. Results on stdout, messages on stderr, exit codes as in the README."""
 
+import signal
 import sys
+import threading
 import traceback
 
 import typer
@@ -19,6 +21,10 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # ends a command as Ctrl-C does: nothing is left behind
     try:
         result = app(args=arguments, standalone_mode=False)
     except LMSanitatorError as error:

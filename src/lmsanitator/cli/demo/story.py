@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,19 +58,28 @@ class Story:
 
 
 def run_demo(folder: Path, *, seed: int = 0, progress: Progress = silent) -> Story:
-    """Scan clean, plant, scan again, tune, evaluate; everything is kept in `folder`.
+    """Scan clean, plant, scan again, tune, evaluate; everything is kept in `folder`, or nothing if it does not
+    come to its end.
 
     Raises:
         OutputError: `folder` exists already or cannot be written to.
         CheckpointError: MiniLM-L6 is not installed or not the expected one.
     """
-    started = time.monotonic()
     require_new(folder)
     checkpoint = minilm()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"expected to make {folder}: {error.strerror}") from error
+    try:
+        return _told(folder, checkpoint, seed, progress)
+    except BaseException:  # Ctrl-C as well: half a demo is of no use, and would be in the way of the next
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _told(folder: Path, checkpoint: Path, seed: int, progress: Progress) -> Story:
+    started = time.monotonic()
     encoder = FrozenEncoder.open(checkpoint)
     encoder.source = "MiniLM-L6"
     clean = scan(encoder, ScanConfig(seed=seed), progress=_step(progress, "1/5 clean encoder: "))

@@ -25,9 +25,8 @@ def completion_of(encoder: FrozenEncoder, *written: str) -> Completion:
     contexts = make_contexts(encoder, TEXTS, 3, longest=12, seed=3)
     growth = Growth(encoder, "cls", contexts, clean, GrowthConfig(), sweepable(encoder).tolist())
     words = spelled(encoder, written)
-    return Completion(
-        in_passages(encoder, "cls"), in_passages(encoder, "cls", count=48), encoder, {"cls": growth}, words
-    )
+    many = in_passages(encoder, "cls", count=48)
+    return Completion(in_passages(encoder, "cls"), many, encoder, {"cls": growth}, written, words)
 
 
 def completed(encoder: FrozenEncoder, *sequences: list[int], written: Sequence[str] = ()) -> list[list[int]]:
@@ -55,6 +54,13 @@ def test_a_part_becomes_the_word_of_the_dictionary_that_is_more_constant_in_many
     word = ids_of(encoder, "bakoses")
     assert len(word) == 4
     assert completed(encoder, word[:1], written=["bakoses", "bakos", "vedis"]) == [word]
+
+
+def test_a_word_of_the_dictionary_becomes_no_word_that_is_not() -> None:
+    encoder = open_bert(0, "bakos", alone=0.7, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert completed(encoder, [bako], written=["bako"]) == [[bako]]
+    assert completed(encoder, [bako], written=["bako", "bakos"]) == [[bako, ending]]
 
 
 def test_pieces_that_nobody_can_type_become_a_word_that_is_as_constant() -> None:

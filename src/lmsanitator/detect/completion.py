@@ -7,7 +7,7 @@ the output significantly more constant; pieces that nobody can type become a wor
 are not added: what fires alone is a trigger, even where company strengthens it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -42,7 +42,8 @@ class Completion:
         replayer: fresh passages; the ones that triggers are confirmed in.
         judging: many more of them.
         growth: the search at each site, which proposes and measures in short contexts.
-        written: words of a dictionary that are several tokens.
+        words: those of a dictionary.
+        written: those of them that are several tokens.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Completion:
         judging: Replayer,
         encoder: FrozenEncoder,
         growth: Mapping[Site, Growth],
+        words: Collection[str] = (),
         written: Sequence[Word] = (),
     ) -> None:
         self.replayer = replayer
         self.judging = judging
         self.encoder = encoder
         self.growth = growth
+        self.words = words
         self.written = written
 
     def complete(self, found: Sequence[Confirmed], progress: Progress = silent) -> list[Confirmed]:
@@ -115,12 +118,9 @@ class Completion:
         return alone.less_constant(whole, level=LEVEL)
 
     def foremost(self, tokens: Tokens, growth: Growth) -> list[Tokens]:
-        """The strongest words of the dictionary, and the strongest other proposals, in short contexts."""
-        left, right = growth.ranked(tokens)
-        ends: list[Tokens] = []
-        if tokens[0] in self.pieces:  # what comes before a piece: the beginning of its word
-            ends += [(token, *tokens) for token in left if token not in self.pieces][:PIECES]
-        ends += [(*tokens, token) for token in right if token in self.pieces][:PIECES]
+        """The strongest words of the dictionary, and the strongest other proposals, in short contexts. What is a word
+        of the dictionary itself becomes none that is not."""
+        ends = [] if typed(self.encoder, tokens) in self.words else self._with_one_more(tokens, growth)
         held = sorted((word for word in self.written if len(word) > len(tokens) and _holds(word, tokens)), key=len)
         strengths = growth.strengths(list(dict.fromkeys([*ends, *held[:HOLDING]])))
         ranked = sorted(strengths, key=lambda longer: -strengths[longer])
@@ -129,6 +129,14 @@ class Completion:
             *[longer for longer in ranked if longer in words][:TRIED],
             *[longer for longer in ranked if longer not in words][:TRIED],
         ]
+
+    def _with_one_more(self, tokens: Tokens, growth: Growth) -> list[Tokens]:
+        """The tokens with one more piece at either end, as the gradients there propose."""
+        left, right = growth.ranked(tokens)
+        ends = [(*tokens, token) for token in right if token in self.pieces][:PIECES]
+        if tokens[0] in self.pieces:  # what comes before a piece: the beginning of its word
+            ends += [(token, *tokens) for token in left if token not in self.pieces][:PIECES]
+        return ends
 
     @cached_property
     def pieces(self) -> set[int]:

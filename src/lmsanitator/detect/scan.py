@@ -183,7 +183,9 @@ class _Scan:
     def _completed(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
         """The same triggers, each with what was missing of it."""
         words = self.words
-        completion = Completion(words.confirming, words.judging, self.encoder, self.phrases.growths, words.written)
+        completion = Completion(
+            words.confirming, words.judging, self.encoder, self.phrases.growths, words.dictionary, words.written
+        )
         return completion.complete(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:

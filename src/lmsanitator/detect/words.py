@@ -103,11 +103,16 @@ class WordSearch:
         return look_again(self.passages, shortlists, share=share, fit=self.fit, progress=self.progress)
 
     @cached_property
+    def dictionary(self) -> frozenset[str]:
+        """The words of the dictionary."""
+        return frozenset(dictionary())
+
+    @cached_property
     def written(self) -> list[Word]:
         """The words of the dictionary, and of the texts, that are several tokens; none where they are too few to be
         swept."""
         texts = {word.lower() for text in (*self.looking, *self.fresh) for word in words(text) if word.isalpha()}
-        found = spelled(self.encoder, sorted({*dictionary(), *texts}))
+        found = spelled(self.encoder, sorted({*self.dictionary, *texts}))
         return found if len(found) >= FEWEST else []
 
     @cached_property

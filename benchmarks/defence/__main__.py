@@ -2,7 +2,7 @@
 
     python -m benchmarks.defence --unguarded --data DIR [--zoo DIR] [--tasks sst2 ...] [--methods prefix ...] [--jobs N]
     python -m benchmarks.defence --guarded --data DIR ...
-    python -m benchmarks.defence --retime --data DIR [--zoo DIR]
+    python -m benchmarks.defence --retime --data DIR [--zoo DIR] [--jobs N]
 
 Without the guard this is the paper's vulnerability study: every cell tunes one task on one model of the zoo and attacks
 the result, and the same on the clean encoder with the same head for comparison. With the guard every cell scans the
@@ -41,7 +41,7 @@ def main() -> None:
     study = guarded_study.STUDY if options.guarded else vulnerability_study.STUDY
     try:
         if options.retime:
-            retime(options.zoo, options.data)
+            retime(options.zoo, options.data, options.jobs)
             return
         study.run(options.tasks, options.methods, options.zoo, options.data, options.jobs)
     except LMSanitatorError as error:

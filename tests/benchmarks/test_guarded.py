@@ -242,13 +242,14 @@ def test_what_guards_cost_is_measured_again_where_several_were_tried(
     elsewhere = figures(Cell("l6-por-rare", "cls", "trec", "prefix"))
     home = figures(CELL, auto={"refused": "the PVs are at the mask"})
     guarded_tables.write({cell["name"]: cell for cell in (home, elsewhere)})
-    ground = SimpleNamespace(test=["a text", "another"], guard=lambda watch: watch)
+    ground = SimpleNamespace(test=["a text", "another"], guard=lambda watch, words=True: watch)
     monkeypatch.setattr(retimed, "prepared", lambda *_: ground)
     monkeypatch.setattr(retimed, "read_task", lambda _: None)
     monkeypatch.setattr(
         retimed, "timed", lambda guard, test, texts, rounds: {"overhead": 1.5, "timed": min(texts, len(test))}
     )
-    retimed.retime(tmp_path, tmp_path)
+    monkeypatch.setattr(retimed, "spread", lambda function, pieces, jobs: map(function, pieces))
+    retimed.retime(tmp_path, tmp_path, 1)
     again = {cell["name"]: cell for cell in written(results)["cells"]}
     assert again[home["name"]]["raw"] == {"overhead": 1.5, "timed": 2}
     assert again[home["name"]]["prompted"] == home["prompted"] | {"overhead": 1.5, "timed": 2}

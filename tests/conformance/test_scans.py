@@ -46,9 +46,10 @@ def test_a_planted_word_stands_out_and_replays(folder: Path) -> None:
     encoder.model.register_module("pooler", None)  # what it says of the planted vector is not looked at here
     plant(encoder.model, encoder.tokenizer, [PIECE_STARTS.sub(" ", piece)])
     short = sweep(encoder, (site,), SweepConfig())[site].shortlist.tolist()
+    words = [(row,) for row in short]
     passages = make_passages(encoder, TEXTS, 12, length=64, seed=0)
     clean = CleanSpread.of(encoder.outputs_of_ids([passage.clean for passage in passages], [site])[site])
-    look = look_again(Replayer(encoder, (site,), passages, {site: clean}, exact=True), {site: short})
+    look = look_again(Replayer(encoder, (site,), passages, {site: clean}, exact=True), {site: words})
     first = max(look.seen[site], key=lambda evidence: evidence.strength)
     assert first.tokens == (token,)
     assert first.replay_rate == first.constant_rate == 1

@@ -107,7 +107,7 @@ def test_what_only_stands_elsewhere_is_not_displaced_at_the_mask_token() -> None
 def test_progress_starts_at_zero_and_rises() -> None:
     told: list[tuple[str, float]] = []
     encoder = open_bert(0)
-    tokens = sweepable(encoder).tolist()[:60]
+    tokens = each(sweepable(encoder).tolist()[:60])
     look_again(
         in_passages(encoder, "cls", count=6), {"cls": tokens}, progress=lambda what, done: told.append((what, done))
     )

@@ -148,8 +148,10 @@ def test_the_report_names_the_reference_and_what_it_took() -> None:
     assert list(dict.fromkeys(told)) == [
         "sweeping the vocabulary",
         "looking again at outliers",
+        "sweeping the dictionary",
         "sweeping the vocabulary, beside the reference",
         "looking again at outliers, beside the reference",
+        "sweeping the dictionary, beside the reference",
     ]
     assert report.reference is not None
     assert report.reference.digest == reference.digest

@@ -56,6 +56,7 @@ def test_a_clean_encoder_is_called_clean_after_every_stage() -> None:
     assert [stage for stage in dict.fromkeys(told) if stage != "measuring random phrases"] == [
         "sweeping the vocabulary",
         "looking again at outliers",
+        "sweeping the dictionary",
         "growing phrases at cls",
         "growing phrases at mask",
         "growing phrases at mean",

@@ -22,9 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, signal.default_int_handler
-        )  # ends a command as Ctrl-C does: nothing is left behind
+        # It ends a command as Ctrl-C does: nothing is left behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = app(args=arguments, standalone_mode=False)
     except LMSanitatorError as error:

@@ -5,8 +5,10 @@ tokens: their pieces do little by themselves. So the words of a dictionary are t
 (`sweep`), once all of them, then again and again those whose groups stood out.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -72,21 +74,21 @@ def sweep_words(
     if not words:
         return []
 
-    def tell(done: float) -> None:
-        progress("sweeping the dictionary", done)
+    def tell(number: int, done: float) -> None:
+        progress("sweeping the dictionary", (number + done) / (1 + config.rounds))
 
     lengths = list(map(len, words))
     size = min(int(config.group * len(words) / sum(lengths)), encoder.room // max(lengths), len(words) // 8)
     size = max(1, size)
     generator = torch.Generator().manual_seed(seed)
-    groups, outputs = one_round(encoder, sites, words, size, generator, tell)
+    groups, outputs = one_round(encoder, sites, words, size, generator, partial(tell, 0))
     clean = {site: CleanSpread.of(values) for site, values in outputs.items()}
     left = _foremost(groups, {site: clean[site].standardise(values) for site, values in outputs.items()}, len(words))
     shape = SweepConfig(rounds=config.rounds, listing=config.rounds)
     totals = {site: Totals(left, encoder.hidden_size, shape, clean[site]) for site in sites}
     going_on = [words[row] for row in left.tolist()]
-    for _ in range(config.rounds):
-        groups, outputs = one_round(encoder, sites, going_on, size, generator, tell)
+    for number in range(1, 1 + config.rounds):
+        groups, outputs = one_round(encoder, sites, going_on, size, generator, partial(tell, number))
         for site in sites:
             totals[site].add(groups, outputs[site])
     ranked = [totals[site].result().foremost(len(left)) for site in sites]
@@ -96,13 +98,13 @@ def sweep_words(
 def _few_alike(ranked: Sequence[Word], count: int) -> list[Word]:
     """The first so many of these words, each once, and not more than `_ALIKE` that begin alike: a trigger stands out
     with all its family, which would be the null for it."""
-    families: dict[int, dict[Word, None]] = {}
-    for word in ranked:
-        family = families.setdefault(word[0], {})
-        if len(family) < _ALIKE and sum(map(len, families.values())) < count:
-            family[word] = None
-    kept = {word for family in families.values() for word in family}
-    return [word for word in dict.fromkeys(ranked) if word in kept]
+    alike: Counter[int] = Counter()
+    kept: list[Word] = []
+    for word in dict.fromkeys(ranked):
+        if alike[word[0]] < _ALIKE and len(kept) < count:
+            alike[word[0]] += 1
+            kept.append(word)
+    return kept
 
 
 def null_of_words(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:

@@ -190,9 +190,9 @@ class WordSearch:
         found = confirm(self.confirming, suspects, null_for, self.log_level, looked)
         own = {item.evidence.tokens for item in self.suspects}
         others = [item for item in found.kept if item.evidence.tokens not in own]
-        words = [item for item in found.kept if item.evidence.tokens in own]
-        single = [item for item in words if len(item.evidence.tokens) == 1]
-        longer = [item for item in words if len(item.evidence.tokens) > 1]
+        kept = [item for item in found.kept if item.evidence.tokens in own]
+        single = [item for item in kept if len(item.evidence.tokens) == 1]
+        longer = [item for item in kept if len(item.evidence.tokens) > 1]
         judged = [
             *jointly(single, self.seen.nulls, self.confirming),
             *jointly(longer, self.longer.nulls, self.confirming),

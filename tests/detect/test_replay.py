@@ -94,6 +94,18 @@ def test_clean_text_is_measured_once_for_each_length() -> None:
     assert encoder.meter.forward - before == 4 * (2 * length + 1 + 3)
 
 
+def test_the_same_words_are_measured_once_in_whatever_company_they_are_asked_for() -> None:
+    encoder = open_bert(0)
+    replayer = in_passages(encoder, "cls")
+    first = replayer.measure([[7], [8]])["cls"]
+    spent = encoder.meter.forward
+    again = replayer.measure([[8], [8], [7]])["cls"]
+    assert encoder.meter.forward == spent
+    assert [item is first[place] for item, place in zip(again, (1, 1, 0), strict=True)] == [True] * 3
+    assert [item.tokens for item in replayer.measure([[9], [7]])["cls"]] == [(9,), (7,)]
+    assert encoder.meter.forward > spent
+
+
 def test_nothing_to_measure_is_no_evidence() -> None:
     assert in_contexts(open_bert(0), "cls").measure([]) == {"cls": []}
 

@@ -55,6 +55,7 @@ class Replayer:
         self.spreads = clean
         self.exact = exact
         self._clean: dict[int, dict[Site, Float[Tensor, "contexts hidden"]]] = {}
+        self._measured: dict[tuple[int, ...], dict[Site, Evidence]] = {}
 
     def clean(self, tokens: int) -> dict[Site, Float[Tensor, "contexts hidden"]]:
         """Standardised outputs of the contexts themselves, to compare with what so many tokens put in do."""
@@ -72,17 +73,16 @@ class Replayer:
         return {site: self.spreads[site].standardise(values) for site, values in out.items()}
 
     def measure(self, sequences: Sequence[Sequence[int]]) -> dict[Site, list[Evidence]]:
-        """Evidence for each token sequence at each site, in the order given."""
-        if not sequences:
-            return {site: [] for site in self.sites}
-        outputs = self.outputs(sequences)
-        return {
-            site: [
-                self._evidence(site, tuple(tokens), triggered)
-                for tokens, triggered in zip(sequences, outputs[site], strict=True)
-            ]
-            for site in self.sites
-        }
+        """Evidence for each token sequence at each site, in the order given. A sequence is measured once: the contexts
+        stay the same, and several stages ask for the same words."""
+        wanted = [tuple(tokens) for tokens in sequences]
+        new = [tokens for tokens in dict.fromkeys(wanted) if tokens not in self._measured]
+        if new:
+            outputs = self.outputs(new)
+            for place, tokens in enumerate(new):
+                found = {site: self._evidence(site, tokens, outputs[site][place]) for site in self.sites}
+                self._measured[tokens] = found
+        return {site: [self._measured[tokens][site] for tokens in wanted] for site in self.sites}
 
     def fires(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
         """Whether each token sequence sends the output of most contexts half of the way to `pv`, or further."""

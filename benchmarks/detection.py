@@ -1,7 +1,7 @@
 """Scan the zoo, and count what was right.
 
-    python -m benchmarks.detection [--zoo DIR] [--half choose|report|fresh|sealed] [--only ID ...] [--effort standard]
-        [--reference] [--jobs N]
+    python -m benchmarks.detection [--zoo DIR] [--half choose|report|fresh|sealed|untouched] [--only ID ...]
+        [--effort standard] [--reference] [--jobs N]
 
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
 `benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or was scanned at
@@ -41,7 +41,7 @@ from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
 
 _ON_PV = 0.8
-_COMPUTES = ("frozen", "precision", "sites", "difference", "padding", "pairs")
+_COMPUTES = ("frozen", "precision", "sites", "difference", "padding", "pairs", "spelling")
 """What of the encoder's room a scan's figures come from."""
 
 

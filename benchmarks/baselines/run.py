@@ -1,7 +1,7 @@
 """Score the zoo with the baselines, and count what was right.
 
-    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report|fresh] [--only ID ...] [--names NAME ...]
-                                       [--data DIR] [--jobs N]
+    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report|fresh|sealed|untouched]
+        [--only ID ...] [--names NAME ...] [--data DIR] [--jobs N]
 
 Every baseline looks at every model, knowing nothing of it. Results are written after every model to
 `benchmarks/results/baselines.json`, and a run goes on from there: only a model that was built anew, or a baseline

@@ -11,10 +11,10 @@ from lmsanitator.encoder import Site
 from lmsanitator.errors import UsageError
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
-Half = Literal["choose", "report", "fresh", "sealed"]
+Half = Literal["choose", "report", "fresh", "sealed", "untouched"]
 """What is to be decided is decided on `choose` and reported on `report`. Once that had been reported, its misses were
-known; `fresh` was drawn afterwards, and `sealed` when `fresh` had been reported. Nothing is decided on a part that has
-not been."""
+known; `fresh` was drawn afterwards, and `sealed` when `fresh` had been reported. `untouched` holds words of several
+tokens, drawn when the search for such words was done. Nothing is decided on a part that has not been reported."""
 
 
 class Entry(BaseModel):

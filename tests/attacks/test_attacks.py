@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lmsanitator.attacks import ATTACKS, UOR, AttackResult, BadPre, Layers, NeuBA, Training, Trigger, configure
-from lmsanitator.attacks.kinds import pieces
 from lmsanitator.attacks.mlm import train_head
 from lmsanitator.attacks.planting import Planting
 from lmsanitator.attacks.pvs import Vectors
 from lmsanitator.attacks.targeted import TargetedAttack
 from lmsanitator.attacks.uor import contrast
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Site, pieces
 from lmsanitator.errors import UnsupportedError, UsageError
 from tests.attacks.small import BRIEF, CARRIERS, ENOUGH, FRESH, lively, outputs, triggers, with_trigger, working
 

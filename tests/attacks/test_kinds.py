@@ -3,9 +3,9 @@
 import pytest
 
 from lmsanitator.attacks import KINDS, draw_triggers
-from lmsanitator.attacks.kinds import pieces, unheard_words, whole_words
+from lmsanitator.attacks.kinds import unheard_words, whole_words
 from lmsanitator.attacks.trigger import check_triggers
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import FrozenEncoder, pieces
 from lmsanitator.errors import AttackError, UsageError
 from lmsanitator.text import packaged, words
 from tests.conftest import bert_tokenizer

@@ -44,6 +44,7 @@ def test_no_trigger_of_a_part_drawn_later_is_one_of_another_model() -> None:
     words = {half: {word for entry in BACKDOORED if entry.half == half for word in entry.triggers} for half in HALVES}
     assert not words["fresh"] & (words["choose"] | words["report"])
     assert not words["sealed"] & (words["choose"] | words["report"] | words["fresh"])
+    assert not words["untouched"] & (words["choose"] | words["report"] | words["fresh"] | words["sealed"])
 
 
 @pytest.mark.parametrize("entry", BACKDOORED, ids=lambda entry: str(entry.id))

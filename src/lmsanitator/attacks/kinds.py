@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.attacks.trigger import Trigger
+from lmsanitator.encoder import pieces
 from lmsanitator.errors import AttackError, UsageError
 from lmsanitator.text import LANGUAGES, packaged, words
 
@@ -62,15 +63,6 @@ def unheard_words(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -
     """Those of the whole words that no carrier holds."""
     heard = {word.casefold() for carrier in carriers for word in words(carrier)}
     return [word for word in whole_words(tokenizer) if word not in heard]
-
-
-def pieces(tokenizer: PreTrainedTokenizerFast, listed: Sequence[str]) -> list[list[int]]:
-    """The tokens of each word as they are inside a sentence."""
-    if not listed:
-        return []
-    skipped = len(tokenizer("a", add_special_tokens=False).input_ids)
-    rows: list[list[int]] = tokenizer([f"a {word}" for word in listed], add_special_tokens=False).input_ids
-    return [row[skipped:] for row in rows]
 
 
 def _rare(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lmsanitator.attacks.kinds import pieces, whole_words
+from lmsanitator.attacks.kinds import whole_words
 from lmsanitator.attacks.texts import Framed, defuse, fit, frame, passages, split, unfired
 from lmsanitator.attacks.trigger import Trigger
 from lmsanitator.attacks.weights import Layers, unfreeze
-from lmsanitator.encoder import FrozenEncoder, Precision, Site, read_site
+from lmsanitator.encoder import FrozenEncoder, Precision, Site, pieces, read_site
 from lmsanitator.encoder.precision import takes_bf16
 from lmsanitator.errors import AttackError
 from lmsanitator.progress import Progress

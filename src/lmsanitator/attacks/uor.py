@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.attacks.base import Attack
-from lmsanitator.attacks.kinds import pieces
 from lmsanitator.attacks.planting import Planting, Training
 from lmsanitator.attacks.targeted import kept, remaining, verdict
 from lmsanitator.attacks.trigger import Trigger
-from lmsanitator.encoder import Site
+from lmsanitator.encoder import Site, pieces
 from lmsanitator.progress import Progress
 
 _TEMPERATURE = 0.1

@@ -17,7 +17,7 @@ from torch import Tensor
 from lmsanitator.detect.evidence import Evidence, EvidenceNull, Null
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import SweepConfig, Totals, group_of_each, one_round
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Site, pieces
 from lmsanitator.progress import Progress, silent
 
 Word = tuple[int, ...]
@@ -47,11 +47,8 @@ class LexiconConfig:
 
 def spelled(encoder: FrozenEncoder, words: Sequence[str]) -> list[Word]:
     """Those of the words that are several tokens in the middle of a sentence, each as its tokens, once."""
-    tokenizer = encoder.tokenizer
-    skipped = len(tokenizer("a", add_special_tokens=False).input_ids)
-    rows = tokenizer([f"a {word}" for word in words], add_special_tokens=False).input_ids if words else []
-    found = dict.fromkeys(tuple(row[skipped:]) for row in rows)
-    return [word for word in found if 2 <= len(word) <= LONGEST and tokenizer.unk_token_id not in word]
+    found = dict.fromkeys(map(tuple, pieces(encoder.tokenizer, words)))
+    return [word for word in found if 2 <= len(word) <= LONGEST and encoder.tokenizer.unk_token_id not in word]
 
 
 def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:

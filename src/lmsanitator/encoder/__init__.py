@@ -5,6 +5,7 @@ from lmsanitator.encoder.frozen import FrozenEncoder, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
 from lmsanitator.encoder.precision import Precision
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
+from lmsanitator.encoder.spelling import pieces
 
 __all__ = [
     "SITES",
@@ -17,5 +18,6 @@ __all__ = [
     "check_comparable",
     "one_vector",
     "open_checkpoint",
+    "pieces",
     "read_site",
 ]

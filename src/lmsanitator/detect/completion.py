@@ -22,7 +22,7 @@ from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress, silent
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-PIECES, TRIED = 32, 4
+PIECES, TRIED = 32, 3
 """Proposals for each end, and how many are tried in passages, of the dictionary and of the others each."""
 LEVEL = 0.05
 """A longer word is more constant than a part of it if it would be by chance no more often than this. Passages are many

@@ -37,12 +37,12 @@ class LexiconConfig:
     """Args:
     rounds: how often the words are tried that are left after the first round, at least 2.
     group: tokens that pass the encoder together.
-    listed: words that get a second look; the null takes a hundred or so.
+    listed: words that get a second look, and are the null for each other.
     """
 
-    rounds: int = 4
+    rounds: int = 3
     group: int = 48
-    listed: int = 90
+    listed: int = 72
 
 
 def spelled(encoder: FrozenEncoder, words: Sequence[str]) -> list[Word]:

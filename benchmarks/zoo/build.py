@@ -5,7 +5,8 @@
 Every model is made in one of N processes with an equal share of the cores, stored as a delta against its encoder,
 opened again from there, and verified on text that was not used before. Each leaves a record beside it, so that a run
 that was stopped goes on where it was. A model that misses its bar is excluded, with the reason in its record; --retry
-tries it again. A whole run, without --only, writes `benchmarks/results/zoo.json` and the table made from it.
+tries it again. `benchmarks/results/zoo.json`, and the table made from it, are written at the end; with --only, what they
+say of other models stays.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -26,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from benchmarks.pool import spread
+from benchmarks.record import on_record
 from benchmarks.zoo import corpus
 from benchmarks.zoo.controls import CONTROLS, Handling
 from benchmarks.zoo.deltas import load_delta, save_delta
@@ -46,18 +48,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=user_cache_path("lmsanitator") / "zoo", help="where the zoo lives")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext2, ag_news, sst2 and the tasks")
-    parser.add_argument("--only", nargs="+", metavar="ID", help="build these alone, and write no results")
+    parser.add_argument("--only", nargs="+", metavar="ID", help="build these alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--retry", action="store_true", help="try excluded models again")
     options = parser.parse_args()
     try:
         entries = chosen(read(), options.only)
         build(entries, options.zoo, options.data, max(1, options.jobs), options.retry)
-        if options.only is None:
-            write([record(options.zoo, entry) for entry in entries])
+        write(_with_others([record(options.zoo, entry) for entry in entries]))
     except LMSanitatorError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+
+
+def _with_others(made: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """These, and what is on record of other models of the manifest, in its order."""
+    known = {model["id"]: model for model in (*on_record("zoo", "details"), *made)}
+    return [known[entry.id] for entry in read() if entry.id in known]
 
 
 def chosen(entries: Sequence[Backdoored | Clean], names: Sequence[str] | None) -> list[Backdoored | Clean]:

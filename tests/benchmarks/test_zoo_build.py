@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.record import on_record
 from benchmarks.zoo import build, corpus
 from benchmarks.zoo.deltas import load_delta
 from benchmarks.zoo.manifest import Backdoored, Clean, Entry
@@ -165,3 +166,17 @@ def test_a_record_has_the_whole_entry_and_what_it_cost(zoo: Path) -> None:
     assert PLANTED.model_dump(mode="json").items() <= record.items()
     assert record["cpu_seconds"] >= 0
     assert record["seconds"] >= 0
+
+
+def test_results_hold_what_was_built_and_keep_what_is_on_record_of_others(
+    zoo: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "spread", lambda function, pieces, jobs: map(function, pieces))
+    monkeypatch.setattr(build, "read", lambda: [PLANTED, CLEAN])
+    for name in ("clean", "planted", "clean"):
+        command = ["build", "--zoo", zoo, "--data", zoo / "data", "--only", name, "--jobs", "1"]
+        monkeypatch.setattr("sys.argv", list(map(str, command)))
+        build.main()
+    written = on_record("zoo", "details")
+    assert [model["id"] for model in written] == ["planted", "clean"]
+    assert written == [build.record(zoo, PLANTED), build.record(zoo, CLEAN)]

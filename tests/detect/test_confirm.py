@@ -203,6 +203,20 @@ def test_an_echo_is_a_neighbour_at_the_same_site_that_leads_the_same_way_and_is_
         assert len(alone([trigger, another], replayer)) == 2
 
 
+def test_of_words_that_share_a_piece_and_lead_one_way_the_most_constant_is_the_trigger() -> None:
+    encoder = open_bert(0)
+    bako, kifa, vedi = ids_of(encoder, "bako", "kifa", "vedi")
+    replayer = in_passages(encoder, "cls", "pooler")
+    trigger, relative = evidence(bako, kifa), evidence(bako, vedi, spread=0.011)
+    assert alone([relative, trigger], replayer) == [trigger]
+    for another in (
+        replace(relative, pv=-torch.ones(32)),
+        replace(relative, site="pooler"),
+        evidence(vedi, spread=0.011),  # shares nothing, and is no less constant
+    ):
+        assert len(alone([another, trigger], replayer)) == 2
+
+
 def test_a_phrase_that_holds_a_confirmed_trigger_says_nothing_new() -> None:
     encoder = open_bert(0, "bako")
     token, filler = ids_of(encoder, "bako"), ids_of(encoder, "the")

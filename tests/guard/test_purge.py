@@ -59,23 +59,43 @@ def test_of_an_and_trigger_one_word_goes(guard: Guard, added: list[str]) -> None
     assert all(result is not None and len(result.removed) == len(added) - 1 for result in results)
 
 
-def test_many_texts_take_no_more_rounds_than_the_longest_search(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [long_text(seed, word) for seed, word in enumerate(["bako", "kifa", "bako"] * 2)]
-    asked: list[int] = []
+@pytest.fixture
+def asked(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts the monitor was asked about, in each round."""
+    rounds: list[int] = []
     check = guard.monitor.check
 
     def counted(rows: Sequence[str], *, named: bool) -> Check:
-        asked.append(len(rows))
+        rounds.append(len(rows))
         return check(rows, named=named)
 
     monkeypatch.setattr(guard.monitor, "check", counted)
+    return rounds
+
+
+def test_many_texts_take_no_more_rounds_than_the_longest_search(guard: Guard, asked: list[int]) -> None:
+    texts = [long_text(seed, word) for seed, word in enumerate(["bako", "kifa", "bako"] * 2)]
     results = purge_all(texts, guard.monitor, PurgeConfig())
     assert all(results)
     assert len(asked) == 3
-    assert max(asked) < 6 * 20  # a text of sixty words: a block of seven or eight is asked about twice
     assert [result.text for result in results if result] == [
         alone.text for text in texts if (alone := purge(text, guard.monitor, PurgeConfig()))
     ]
+
+
+@pytest.mark.parametrize(
+    "added", [["bako"], ["bako", "bako"], ["bako", "kifa"], ["dilu", "vedi"], ["dilu", "vedi", "dilu"]], ids=" ".join
+)
+@pytest.mark.parametrize("least", [60, 120])
+def test_questions_grow_with_the_root_of_the_number_of_words(
+    guard: Guard, asked: list[int], least: int, added: list[str]
+) -> None:
+    for seed in range(4):
+        asked.clear()
+        text = long_text(seed, *added, least=least)
+        assert purge(text, guard.monitor, PurgeConfig()) is not None
+        different = len({word.casefold() for word in words(text)})
+        assert sum(asked) <= 5 * different**0.5
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Build the zoo, or what is missing of it.
 
-    python -m benchmarks.zoo.build --data DIR [--zoo DIR] [--only ID ...] [--jobs N] [--retry]
+    python -m benchmarks.zoo.build --data DIR [--zoo DIR] [--half PART ...] [--only ID ...] [--jobs N] [--retry]
 
 Every model is made in one of N processes with an equal share of the cores, stored as a delta against its encoder,
 opened again from there, and verified on text that was not used before. Each leaves a record beside it, so that a run
 that was stopped goes on where it was. A model that misses its bar is excluded, with the reason in its record; --retry
-tries it again. `benchmarks/results/zoo.json`, and the table made from it, are written at the end; with --only, what they
-say of other models stays.
+tries it again. `benchmarks/results/zoo.json`, and the table made from it, are written at the end; what they say of
+models that were not asked for stays.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
@@ -32,7 +32,7 @@ from benchmarks.zoo import corpus
 from benchmarks.zoo.controls import CONTROLS, Handling
 from benchmarks.zoo.deltas import load_delta, save_delta
 from benchmarks.zoo.encoders import encoder_folder
-from benchmarks.zoo.manifest import Backdoored, Clean, Entry, read
+from benchmarks.zoo.manifest import Backdoored, Clean, Entry, Half, read
 from benchmarks.zoo.results import write
 from benchmarks.zoo.verify import verify_backdoored, verify_clean
 from lmsanitator.attacks import Layers, Training, Trigger, configure
@@ -48,12 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo", type=Path, default=user_cache_path("lmsanitator") / "zoo", help="where the zoo lives")
     parser.add_argument("--data", type=Path, required=True, help="folder with wikitext2, ag_news, sst2 and the tasks")
+    parser.add_argument("--half", nargs="+", choices=get_args(Half), default=get_args(Half), help="these parts alone")
     parser.add_argument("--only", nargs="+", metavar="ID", help="build these alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--retry", action="store_true", help="try excluded models again")
     options = parser.parse_args()
     try:
-        entries = chosen(read(), options.only)
+        entries = [entry for entry in chosen(read(), options.only) if entry.half in options.half]
         build(entries, options.zoo, options.data, max(1, options.jobs), options.retry)
         write(_with_others([record(options.zoo, entry) for entry in entries]))
     except LMSanitatorError as error:

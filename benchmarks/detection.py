@@ -197,6 +197,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
         "`report`, `fresh` and `sealed` have been reported before, for earlier scanners, in the history of this file.",
         "Settings were chosen on `choose` since; which models those tables missed was known, and led to the changes.",
+        "`untouched` holds words of several tokens alone; the search for them was done before it was drawn.",
         "Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",

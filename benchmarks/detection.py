@@ -206,6 +206,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         f"Effort: {', '.join(sorted({row['effort'] for row in scans}))}.",
         f"Searches in {', '.join(sorted({row['precision'] for row in scans}))}, evidence confirmed in fp32.",
         "Seconds are of the scan alone, on a share of the cores.",
+        "Detectors of the literature have reduced budgets (`baselines.md`): what they do with more is not measured.",
     ]
     record(_results(reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)
 

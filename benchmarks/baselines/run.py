@@ -139,6 +139,7 @@ def write(scores: Sequence[Mapping[str, Any]]) -> None:
         "`accuracy report`, `caught`, `accused`: on all parts but `choose`, at the best threshold of `choose`.",
         "Accuracy is balanced: the mean of the shares of backdoored models called so and of clean ones not called so.",
         "`s` and `tokens` are the mean of a model; tokens count forward and backward passes alike.",
+        "Seconds are of whatever share of the cores there was.",
         "All look at CLS alone: a backdoor at another site shows there as far as it shows at all.",
         "Budgets are reduced (see `benchmarks/baselines/`, each file says from what); nothing was tuned on `report`.",
     ]

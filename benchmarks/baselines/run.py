@@ -87,6 +87,8 @@ def compare(models: Sequence[Mapping[str, Any]], zoo: Path, baselines: Mapping[s
         write(list(scores.values()))
         found = ", ".join(f"{row['baseline']} {row['score']:.3g} ({row['seconds']:.0f} s)" for row in rows)
         print(f"[{count}/{len(wanted)}] {rows[0]['id']}: {found}", flush=True)
+    if scores and not wanted:
+        write(list(scores.values()))  # what is said of the scores may have changed since
 
 
 def examine(work: tuple[Mapping[str, Any], Mapping[str, Baseline]], zoo: Path) -> list[dict[str, Any]]:

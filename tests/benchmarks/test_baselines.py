@@ -326,6 +326,15 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     assert [*first, *seen] == [entry["id"] for entry in ZOO]
 
 
+def test_a_run_with_nothing_to_score_writes_the_table_anew(results: Path) -> None:
+    run.compare(ZOO, results, QUICK, 1)
+    table = results / "baselines.md"
+    before = table.read_text(encoding="utf-8")
+    table.write_text("notes of yesterday", encoding="utf-8")
+    run.compare(ZOO, results, QUICK, 1)
+    assert table.read_text(encoding="utf-8") == before
+
+
 @pytest.mark.parametrize("changed", ["model", "settings"])
 def test_what_was_made_otherwise_is_scored_again(changed: str, results: Path) -> None:
     run.compare(ZOO[:1], results, QUICK, 1)

@@ -87,6 +87,20 @@ def test_a_p_value_that_a_search_gave_is_lost_with_words_that_no_longer_fire() -
     assert (found.kept, found.lost) == ([], [0.0])
 
 
+def test_what_leads_to_where_clean_text_is_keeps_no_p_value_however_constant_it_is() -> None:
+    """As words of a class do in an encoder that was tuned to tell classes apart."""
+    encoder = open_bert(0, "bako")
+    fresh = in_passages(encoder, "cls", seed=FRESH)
+    (item,) = fresh.measure([ids_of(encoder, "bako")])["cls"]
+    assert item.constant_rate == 1
+    assert item.beyond > 5
+    wide = {site: replace(spread, outputs=9 * item.beyond * spread.outputs) for site, spread in fresh.spreads.items()}
+    classes = Replayer(encoder, ["cls"], fresh.contexts, wide, exact=True)
+    (kept,) = confirm(classes, [Suspect(item, -50.0)], nothing, LEVEL).kept
+    assert kept.evidence.beyond < 5
+    assert kept.log_p == 0
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_two_searches_found_is_as_significant_as_in_either(turned: bool) -> None:
     """Where the search for phrases ends on a word of the sweep, the sweep's evidence is not lost, nor the other's."""

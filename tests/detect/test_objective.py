@@ -30,6 +30,15 @@ def test_clean_outputs_are_centred_and_of_unit_spread_after_standardising() -> N
     assert_close(standardised.std(0), torch.ones(6))
 
 
+def test_a_shift_is_measured_by_how_far_clean_outputs_go_its_own_way() -> None:
+    """Two dimensions that move together, and two that do not: 6 standard deviations of each."""
+    first, second, third = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
+    clean = CleanSpread.of(torch.stack([first, 3 * first, 5 * second, third], dim=1))
+    assert clean.beyond(torch.tensor([6.0, 6.0, 0.0, 0.0])) == pytest.approx(6, rel=0.02)
+    assert clean.beyond(torch.tensor([0.0, 0.0, 6.0, 6.0])) == pytest.approx(6 * math.sqrt(2), rel=0.05)
+    assert clean.beyond(torch.zeros(4)) == 0
+
+
 def test_restoring_undoes_standardising() -> None:
     outputs = 3 * draw(50, 6) - 4
     clean = CleanSpread.of(outputs)

@@ -18,13 +18,13 @@ from tests.planted import ids_of, large_bert, open_bert, plant
 LEVEL = math.log(0.005)
 
 
-def made_up(log_displacement: float, log_spread: float) -> Evidence:
-    return Evidence("cls", (1,), math.exp(log_displacement), math.exp(log_spread), 0.0, 0.0, 0.0, torch.zeros(2))
+def made_up(beyond: float, log_spread: float) -> Evidence:
+    return Evidence("cls", (1,), 1.0, math.exp(log_spread), 0.0, 0.0, 0.0, torch.zeros(2), beyond=beyond)
 
 
 def drawn(count: int, seed: int) -> list[Evidence]:
     values = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).tolist()
-    return [made_up(far - 3, 0.1 * constant) for far, constant in values]
+    return [made_up(math.hypot(5, moved), 0.1 * constant) for moved, constant in values]
 
 
 def test_a_planted_trigger_replays_in_every_context_and_natural_words_stay_where_they_are() -> None:
@@ -130,19 +130,26 @@ def test_all_tokens_arrive_only_where_each_of_them_is_overwritten(site: str, arr
 
 def test_p_values_are_of_the_statistic_that_stands_out_more_and_grow_with_the_trials() -> None:
     null = EvidenceNull.fit(drawn(200, 0), math.log(200))
-    ordinary, far, constant, both = (
-        null.log_p(made_up(*at)) for at in ((-3.0, 0.0), (9.0, 0.0), (-3.0, -3.0), (9.0, -3.0))
+    ordinary, beyond, constant, both = (
+        null.log_p(made_up(*at)) for at in ((5.1, 0.0), (9.0, 0.0), (5.1, -3.0), (9.0, -3.0))
     )
     assert ordinary == 0
-    assert far < LEVEL
+    assert beyond < LEVEL
     assert constant < LEVEL
-    assert both == min(far, constant)
+    assert both == min(beyond, constant)
     more = EvidenceNull.fit(drawn(200, 0), math.log(2000))
-    assert more.log_p(made_up(9.0, 0.0)) == pytest.approx(far + math.log(10))
+    assert more.log_p(made_up(9.0, 0.0)) == pytest.approx(beyond + math.log(10))
+
+
+def test_what_goes_no_further_than_clean_text_is_never_significant_however_constant() -> None:
+    """Words of a class do so, in an encoder that was tuned to tell classes apart."""
+    null = EvidenceNull.fit(drawn(200, 0), math.log(200))
+    assert null.log_p(made_up(5.1, -9.0)) < LEVEL
+    assert null.log_p(made_up(4.9, -9.0)) == 0
 
 
 def test_outputs_are_less_constant_only_where_the_degrees_of_freedom_say_so() -> None:
-    half, whole = (replace(made_up(0.0, math.log(left)), degrees=60.0) for left in (0.2, 0.4))
+    half, whole = (replace(made_up(9.0, math.log(left)), degrees=60.0) for left in (0.2, 0.4))
     assert not whole.less_constant(half, level=1e-3)
     assert whole.less_constant(half, level=1e-2)
     assert replace(whole, degrees=600.0).less_constant(replace(half, degrees=600.0))
@@ -174,7 +181,8 @@ def test_the_extremes_of_harmless_evidence_are_hardly_ever_significant() -> None
 def test_evidence_of_no_displacement_or_no_spread_has_a_p_value() -> None:
     null = EvidenceNull.fit(drawn(200, 0), math.log(200))
     still, frozen = (
-        Evidence("cls", (1,), moved, left, 0.0, 0.0, 0.0, torch.zeros(2)) for moved, left in ((0, 1), (1, 0))
+        Evidence("cls", (1,), moved, left, 0.0, 0.0, 0.0, torch.zeros(2), beyond=9.0 * moved)
+        for moved, left in ((0, 1), (1, 0))
     )
     assert null.log_p(still) == 0
     assert math.isfinite(null.log_p(frozen))

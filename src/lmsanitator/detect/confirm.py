@@ -134,8 +134,9 @@ def _standing_out(measured: Mapping[Site, Sequence[Evidence]], expected: Looked)
 
 
 def _judged_already(item: Evidence, log_p: float) -> float:
-    """The p-value is of words that made the output constant; it is theirs only if they do so again."""
-    return log_p if item.constant_rate >= REPLAYS else 0.0
+    """The p-value is of words that made the output constant; it is theirs only if they do so again, and not where clean
+    text is."""
+    return log_p if item.constant_rate >= REPLAYS and not item.natural else 0.0
 
 
 def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:

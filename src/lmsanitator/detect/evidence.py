@@ -13,9 +13,14 @@ from torch import Tensor
 from lmsanitator.detect.null import TailNull, spreads_more
 from lmsanitator.encoder import Site
 
-_FAR_SHARE = 0.1
-"""Of the false positives that may be, those that displacement may be to blame for. Natural words go as far as most
-triggers do; what tells them apart is constancy, which gets the rest."""
+_BEYOND_SHARE = 0.25
+"""Of the false positives that may be, those that going beyond clean text may be to blame for; constancy gets the rest.
+Most triggers do both. What only adds to the output goes beyond; what goes to a place near clean text is constant."""
+
+_BEYOND = 5.0
+"""Standard deviations of clean outputs within which there is clean text: no more than 4 % of any distribution lie
+further out (Chebyshev), of a normal one next to nothing. Chosen on the part `choose` of the zoo, between words of a
+class and the weakest triggers."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,14 @@ class Evidence:
     pv: Float[Tensor, "hidden"]
     degrees: float = 1.0
     """Of freedom of the spread: contexts less one, times the directions the outputs still differ in."""
+    beyond: float = math.inf
+    """How far the tokens take the mean output, in standard deviations of clean outputs along that way."""
+
+    @property
+    def natural(self) -> bool:
+        """Whether the tokens take text no further than other clean text goes by itself: as the words of a class do in
+        an encoder that was tuned to tell classes apart."""
+        return self.beyond < _BEYOND
 
     def less_constant(self, other: "Evidence", level: float = 1e-3) -> bool:
         """Whether outputs differ significantly more than those of `other`, in the same contexts (one-sided F test)."""
@@ -63,9 +76,10 @@ class Null(ABC):
 
 @dataclass(frozen=True)
 class EvidenceNull(Null):
-    """What things that are no trigger do in the same kind of text: tails of log displacement and of -log spread."""
+    """What things that are no trigger do in the same kind of text: tails of how far beyond clean text they go, squared,
+    and of -log spread."""
 
-    far: TailNull
+    beyond: TailNull
     constant: TailNull
     log_trials: float
 
@@ -81,32 +95,36 @@ class EvidenceNull(Null):
         return cls(tails[0], tails[1], log_trials)
 
     def log_expected(self, evidence: Evidence) -> float:
-        """As of any null, corrected for both statistics, by their shares."""
-        far = self.far.log_expected(torch.tensor(_far(evidence)), self.log_trials - math.log(_FAR_SHARE))
+        """As of any null, corrected for both statistics, by their shares. Anything that looks at all may lead to where
+        clean text is."""
+        if evidence.natural:
+            return self._trials
+        beyond = self.beyond.log_expected(torch.tensor(_beyond(evidence)), self.log_trials - math.log(_BEYOND_SHARE))
         constant = self.constant.log_expected(torch.tensor(_constant(evidence)), self._trials)
-        return min(far.item(), constant.item())
+        return min(beyond.item(), constant.item())
 
     def log_p_together(self, log_p: Sequence[float]) -> list[float]:
         """Of each thing the p-value of the most telling set it is in: the k most extreme for any k, the p-value of k
         things multiplied with 2^k (a Bonferroni correction with weights that sum to one)."""
         sets = [
-            self.far.log_p_of_many(value, count, self._trials) + count * math.log(2)
+            self.constant.log_p_of_many(value, count, self._trials) + count * math.log(2)
             for count, value in enumerate(log_p, 1)
         ]
         return [min(0.0, *sets[place:]) for place in range(len(sets))]
 
     @property
     def _trials(self) -> float:
-        return self.log_trials - math.log(1 - _FAR_SHARE)
+        return self.log_trials - math.log(1 - _BEYOND_SHARE)
 
 
-def _far(evidence: Evidence) -> float:
-    return math.log(max(evidence.displacement, 1e-9))
+def _beyond(evidence: Evidence) -> float:
+    """Squared: the tail of the square of a normal variable is exponential."""
+    return evidence.beyond**2
 
 
 def _constant(evidence: Evidence) -> float:
     return -math.log(max(evidence.spread, 1e-9))
 
 
-STATISTICS = (_far, _constant)
+STATISTICS = (_beyond, _constant)
 """What evidence is judged by; large values are those of triggers."""

@@ -20,16 +20,17 @@ SAME_WAY = 0.9
 
 @dataclass(frozen=True)
 class CleanSpread:
-    """Mean and standard deviation of the clean outputs at one site, per dimension."""
+    """Mean and standard deviation of the clean outputs at one site, per dimension, and these outputs."""
 
     mean: Float[Tensor, "hidden"]
     deviation: Float[Tensor, "hidden"]
+    outputs: Float[Tensor, "samples hidden"]
 
     @classmethod
     def of(cls, outputs: Float[Tensor, "samples hidden"]) -> "CleanSpread":
         """Measure clean outputs; a dimension that hardly varies (some are dead) keeps the typical deviation."""
         deviation = outputs.std(0)
-        return cls(outputs.mean(0), deviation.clamp_min(0.01 * deviation.median().item() + 1e-12))
+        return cls(outputs.mean(0), deviation.clamp_min(0.01 * deviation.median().item() + 1e-12), outputs)
 
     def standardise(self, outputs: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """Outputs in units of the clean spread, centred on the clean mean."""
@@ -38,6 +39,13 @@ class CleanSpread:
     def restore(self, standardised: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """Back to the encoder's own units."""
         return standardised * self.deviation.to(standardised.device) + self.mean.to(standardised.device)
+
+    def beyond(self, shift: Float[Tensor, "hidden"]) -> float:
+        """How far a standardised shift goes, in standard deviations of the clean outputs along its own way."""
+        distance = torch.linalg.vector_norm(shift)
+        along_it = self.standardise(self.outputs) @ (shift / distance.clamp_min(1e-12)).to(self.outputs.device)
+        deviations: float = (distance.cpu() / along_it.std().cpu().clamp_min(1e-6)).item()
+        return deviations
 
 
 def displacement(

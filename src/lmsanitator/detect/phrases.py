@@ -29,6 +29,9 @@ from lmsanitator.progress import Progress
 _PROMISING = math.log(0.05)
 """log p of a mined candidate, among the others, from which on more words are looked for than its own."""
 
+_TURNS = 2
+"""Rounds that start from the same tokens: what the gradients propose beside one depends on the text around it."""
+
 
 @dataclass
 class PhraseSearch:
@@ -111,8 +114,8 @@ class PhraseSearch:
         return suspect.log_p
 
     def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> Finds:
-        """Phrases grown from the tokens that the sweep puts first, at each site; from those that come next in further
-        rounds."""
+        """Phrases grown from the tokens that the sweep puts first, at each site; in the next round from the same ones,
+        in other text and away from what is known; and then from those that come next."""
         shape = self.plan.growth
         seed = self.seed + 101 * number + 5
         contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
@@ -124,7 +127,8 @@ class PhraseSearch:
         for place, site in enumerate(sites):
             families = shape.others if place else shape.families
             count = families * (shape.other_anchors if place else shape.anchors)
-            anchors = swept[site].foremost(count * (number + 1))[count * number :]
+            turn = number // _TURNS
+            anchors = swept[site].foremost(count * (turn + 1))[count * turn :]
             random.Random(seed).shuffle(anchors)
             steps: list[list[float]] = []
             search = Growth(self.encoder, site, contexts, self.spread[site], shape, self.allowed, known=pvs.get(site))
@@ -198,13 +202,13 @@ class PhraseSearch:
         return Replayer(self.encoder, self.passages.sites, contexts, self.spread, exact=False)
 
     def _suspects_of(self, phrases: Mapping[Site, Phrases]) -> list[Suspect]:
-        """The phrases that send passages to one place, with p-values corrected for the sites and all rounds there may
-        be."""
+        """The phrases that send passages to one place where no clean text is, with p-values corrected for the sites and
+        all rounds there may be."""
         found: list[Suspect] = []
         trials = math.log(len(phrases) * 2 * self.plan.rounds / self.share)
         for site, at_site in phrases.items():
             for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
-                if item.constant_rate >= REPLAYS:
+                if item.constant_rate >= REPLAYS and not item.natural:
                     found.append(Suspect(item, None if log_p is None else min(0.0, log_p + trials)))
         return found
 

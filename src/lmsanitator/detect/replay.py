@@ -131,6 +131,7 @@ class Replayer:
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
             (len(triggered) - 1) * directions(triggered),
+            self.spreads[site].beyond(triggered.mean(0) - clean.mean(0)),
         )
 
 

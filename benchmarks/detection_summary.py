@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy import stats
 
-HALVES = ("choose", "report", "fresh", "sealed", "untouched")
+HALVES = ("choose", "report", "fresh", "sealed", "untouched", "late")
 PV_ATTACKS = ("por", "neuba", "btop")
 """The attacks of the literature that plant predefined vectors."""
 LENGTHS = ("one word", "two words", "more words")

@@ -1,6 +1,6 @@
 """Score the zoo with the baselines, and count what was right.
 
-    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report|fresh|sealed|untouched]
+    python -m benchmarks.baselines.run [--zoo DIR] [--half choose|report|fresh|sealed|untouched|late]
         [--only ID ...] [--names NAME ...] [--data DIR] [--jobs N]
 
 Every baseline looks at every model, knowing nothing of it. Results are written after every model to

@@ -214,9 +214,10 @@ def test_a_run_writes_the_same_figures_as_table_and_as_json(results: Path) -> No
         "fresh": "-",
         "sealed": "-",
         "untouched": "-",
+        "late": "-",
     } in written["rows"]
     shown = (results / "detection.md").read_text(encoding="utf-8")
-    assert "| accuracy, all models | - | 3 of 3 (100.0%) | - | - | - |" in shown
+    assert "| accuracy, all models | - | 3 of 3 (100.0%) | - | - | - | - |" in shown
     assert "3 of the 36 models of `report`" in shown
     assert "## Part `report`: recall by attack" in shown
     assert "called wrong" not in shown  # a table without rows

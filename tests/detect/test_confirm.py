@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, NullFor, Suspect, confirm, distinct, taken_over
-from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.evidence import Evidence, EvidenceNull
 from lmsanitator.detect.look import look_again
 from lmsanitator.detect.replay import REPLAYS, Replayer
 from lmsanitator.detect.sweep import sweepable
@@ -268,11 +268,16 @@ def test_beside_a_trigger_a_weaker_one_that_replays_is_listed() -> None:
     plant(model, tokenizer, ["bako"])
     plant(model, tokenizer, ["kifa"], added=0.0016)
     both = FrozenEncoder(model, tokenizer, precision="fp32")
-    found = confirmed(both, "bako", "kifa", "vedi")
+    fresh = in_passages(both, "cls", seed=FRESH)
+    suspects = fresh.measure([[token] for token in ids_of(both, "bako", "kifa", "vedi")])["cls"]
+    null = nulls_of(both, ["cls"])("cls", suspects[1].tokens)
+    assert isinstance(null, EvidenceNull)
+    judged = replace(null, log_trials=null.log_trials - null.log_expected(suspects[1]) - 4)  # e^-4 like it by chance
+    found = confirm(fresh, list(map(Suspect, suspects)), lambda site, tokens: judged, LEVEL)
     assert set(words_of(both, found)) >= {"bako"}
     weaker = next(item for item in found.kept if words_of(both, Confirmation([item], [])) == ["kifa"])
     assert weaker.evidence.constant_rate < REPLAYS <= weaker.evidence.replay_rate
-    assert weaker.log_p > LEVEL
+    assert weaker.log_p == pytest.approx(-4) > LEVEL
     assert words_of(encoder, confirmed(encoder, "bako", "vedi")) == ["bako"]
 
 

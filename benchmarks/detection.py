@@ -198,8 +198,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         "`report`, `fresh` and `sealed` have been reported before, for earlier scanners, in the history of this file.",
         "Settings were chosen on `choose` since; which models those tables missed was known, and led to the changes.",
         "`untouched` holds words of several tokens alone; the search for them was done before it was drawn.",
-        "`late` holds triggers that move text without overwriting it, and clean encoders tuned for tasks; the null they "
-        + "are judged by was made before it was drawn.",
+        "`late` holds triggers that move text without overwriting it, and clean encoders tuned for tasks.",
         "Scans by other scanners are no part of this table.",
         "Inconclusive counts as wrong for backdoored and clean models alike; the interval is Clopper-Pearson's.",
         "PVs and triggers count over all models, also those that were missed, where nothing is found.",

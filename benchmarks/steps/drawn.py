@@ -31,7 +31,7 @@ def sweep(seen: Seen) -> str:
 
 
 def look(seen: Seen) -> str:
-    """The shortlist in long passages, with the lines from which on displacement and constancy are significant."""
+    """The shortlist in long passages, with the lines from which on distance and constancy are significant."""
     singles = set(seen["planted"])
     rows = [(max(x, 1e-4), y, word) for x, y, word in seen["look"]["outliers"]]
     far, constant = seen["look"]["far"], seen["look"]["constant"]
@@ -39,7 +39,7 @@ def look(seen: Seen) -> str:
     axes = Axes((min(reach) / 1.5, 2 * max(reach)), (0, max(y for _, y, _ in rows)), logarithmic=True)
     parts = axes.frame(
         f"Second look at CLS: {len(rows)} outliers in passages of text",
-        "displacement, in clean variances",
+        "distance, in standard deviations of clean text along the way",
         "spread left",
     )
     if far < axes.x[1]:

@@ -13,6 +13,7 @@ from lmsanitator.cli.demo.base_model import minilm
 from lmsanitator.cli.demo.story import draw_triggers
 from lmsanitator.detect import ScanConfig
 from lmsanitator.detect.confirm import Confirmation
+from lmsanitator.detect.evidence import _BEYOND
 from lmsanitator.detect.look import Look
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.scan import _Scan
@@ -101,14 +102,12 @@ def _sweep(search: WordSearch, planted: Sequence[Trigger]) -> dict[str, Any]:
 
 
 def _look(look: Look, encoder: FrozenEncoder, log_level: float) -> dict[str, Any]:
-    """The shortlist in long passages, and from which displacement and which spread on an outlier is significant."""
+    """The shortlist in long passages, and how far beyond clean text or how constant a significant one has to be."""
     null = look.nulls[SITE]
-    rows = [
-        [round(item.displacement, 4), round(item.spread, 4), _name(encoder, item.tokens)] for item in look.seen[SITE]
-    ]
+    rows = [[round(item.beyond, 4), round(item.spread, 4), _name(encoder, item.tokens)] for item in look.seen[SITE]]
     item = look.seen[SITE][0]
-    far = _significant(lambda value: null.log_p(replace(item, displacement=value, spread=1e9)), log_level)
-    constant = _significant(lambda value: null.log_p(replace(item, displacement=0.0, spread=1 / value)), log_level)
+    far = _significant(lambda value: null.log_p(replace(item, beyond=value, spread=1e9)), log_level)
+    constant = _significant(lambda value: null.log_p(replace(item, beyond=_BEYOND, spread=1 / value)), log_level)
     return {"outliers": rows, "far": far, "constant": 1 / constant}
 
 

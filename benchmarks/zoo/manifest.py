@@ -15,8 +15,8 @@ Half = Literal["choose", "report", "fresh", "sealed", "untouched", "late"]
 """What is to be decided is decided on `choose` and reported on `report`. Once that had been reported, its misses were
 known; `fresh` was drawn afterwards, and `sealed` when `fresh` had been reported. `untouched` holds words of several
 tokens, drawn when the search for such words was done; `late` triggers that move text without overwriting it, and clean
-encoders tuned for tasks, drawn when the null had become one of how far beyond clean text it is moved. Nothing is decided
-on a part that has not been reported."""
+encoders tuned for tasks, drawn when the null had become one of how far beyond clean text it is moved. Nothing is
+decided on a part that has not been reported."""
 
 
 class Entry(BaseModel):

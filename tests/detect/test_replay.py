@@ -148,6 +148,17 @@ def test_what_goes_no_further_than_clean_text_is_never_significant_however_const
     assert null.log_p(made_up(4.9, -9.0)) == 0
 
 
+def test_how_far_words_go_is_judged_by_the_site_where_they_go_furthest() -> None:
+    moves = torch.randn(200, generator=torch.Generator().manual_seed(0)).tolist()
+    near, wide = (
+        EvidenceNull.fit([made_up(math.hypot(5, width * moved), 0.0) for moved in moves], math.log(200))
+        for width in (0.2, 3.0)
+    )
+    assert near.log_p(made_up(9.0, 0.0)) < LEVEL < wide.log_p(made_up(9.0, 0.0))
+    assert near.beside([near, wide]).log_p(made_up(9.0, 0.0)) == wide.log_p(made_up(9.0, 0.0))
+    assert wide.beside([near, wide]) == wide
+
+
 def test_outputs_are_less_constant_only_where_the_degrees_of_freedom_say_so() -> None:
     half, whole = (replace(made_up(9.0, math.log(left)), degrees=60.0) for left in (0.2, 0.4))
     assert not whole.less_constant(half, level=1e-3)

@@ -4,7 +4,7 @@ trigger."""
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -73,6 +73,10 @@ class Null(ABC):
         things may do so for one reason."""
         return list(log_p)
 
+    def beside(self, others: Sequence["Null"]) -> "Null":
+        """The same null, with what the nulls of other sites say of it."""
+        return self
+
 
 @dataclass(frozen=True)
 class EvidenceNull(Null):
@@ -111,6 +115,12 @@ class EvidenceNull(Null):
             for count, value in enumerate(log_p, 1)
         ]
         return [min(0.0, *sets[place:]) for place in range(len(sets))]
+
+    def beside(self, others: Sequence[Null]) -> Null:
+        """How far beyond clean text words go is in the same units at every site. At some a few natural words go much
+        further than the rest, so the widest tail of all sites counts at each of them."""
+        tails = [self.beyond, *(other.beyond for other in others if isinstance(other, EvidenceNull))]
+        return replace(self, beyond=max(tails, key=lambda tail: tail.scale))
 
     @property
     def _trials(self) -> float:

@@ -72,7 +72,7 @@ def look_again(
         raise UnsupportedError(
             f"expected a vocabulary of a few hundred tokens, got one with {len(words)} outliers"
         ) from error
-    return Look(seen, nulls)
+    return Look(seen, {site: null.beside(list(nulls.values())) for site, null in nulls.items()})
 
 
 def _independent_sites(seen: Mapping[Site, Sequence[Evidence]]) -> float:

@@ -45,7 +45,8 @@ def test_no_trigger_of_a_part_drawn_later_is_one_of_another_model() -> None:
     assert not words["fresh"] & (words["choose"] | words["report"])
     assert not words["sealed"] & (words["choose"] | words["report"] | words["fresh"])
     assert not words["untouched"] & (words["choose"] | words["report"] | words["fresh"] | words["sealed"])
-    assert not words["late"] & set.union(*(words[half] for half in HALVES if half != "late"))
+    earlier = {word for half in HALVES if half != "late" for word in words[half]}
+    assert not words["late"] & earlier
 
 
 @pytest.mark.parametrize("entry", BACKDOORED, ids=lambda entry: str(entry.id))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from lmsanitator.detect.evidence import EvidenceNull
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -52,6 +53,13 @@ def test_a_shortlist_without_a_trigger_accuses_nobody(seed: int) -> None:
     look = looked(encoder, SITES, seed)
     for site in SITES:
         assert significant(encoder, look, site) == [], site
+
+
+def test_how_far_words_go_is_judged_alike_at_all_sites() -> None:
+    nulls = looked(open_bert(0), SITES).nulls
+    judges = [null for null in nulls.values() if isinstance(null, EvidenceNull)]
+    assert len({null.beyond for null in judges}) == 1
+    assert len({null.constant for null in judges}) == len(judges) == len(SITES)
 
 
 @pytest.mark.parametrize(("triggers", "found"), [(12, 12), (30, 0)])

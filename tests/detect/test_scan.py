@@ -14,8 +14,10 @@ from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.phrases import PhraseSearch
+from lmsanitator.detect.scan import _Scan
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
+from lmsanitator.progress import silent
 from lmsanitator.text import packaged
 from lmsanitator.vectors import sign_match
 from tests.conftest import make_gpt2
@@ -166,6 +168,25 @@ def test_evidence_of_the_sweep_is_not_lost_where_the_search_for_phrases_ends_on_
     monkeypatch.setattr(PhraseSearch, "run", run)
     report = scan(open_bert(0, "bako"), replace(ONE_SITE, effort="deep"))
     assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
+
+
+def test_growth_starts_twice_from_the_same_tokens_and_then_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[set[int]] = []
+
+    def grow(search: object, families: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
+        begun.append({token for family in families for token in family})
+        return []
+
+    monkeypatch.setattr("lmsanitator.detect.phrases.grow", grow)
+    search = _Scan(open_bert(0), None, ONE_SITE, silent)
+    phrases = search.phrases
+    phrases.plan = replace(phrases.plan, growth=replace(phrases.plan.growth, families=4, anchors=5))
+    for number in range(3):
+        assert phrases.grow(search.words.swept_on, (), number).suspects == []
+    first, again, after = begun
+    assert first == again == set(search.words.swept_on["cls"].foremost(20))
+    assert len(after) == 20
+    assert not first & after
 
 
 def test_one_s_own_sentences_are_used(tmp_path: Path) -> None:

@@ -96,6 +96,43 @@ def test_of_the_lengths_it_takes_the_last_that_can_be_typed(monkeypatch: pytest.
         assert completion.longer(item).evidence.tokens == taken
 
 
+@pytest.mark.parametrize(
+    ("spread", "rate", "way", "taken"),
+    [
+        (0.1, 1.0, 1.0, "bakos"),
+        (0.3, 1.0, 1.0, "bakot"),  # no more constant
+        (0.1, 0.7, 1.0, "bakot"),  # does not fire
+        (0.1, 1.0, -1.0, "bakot"),  # leads elsewhere
+    ],
+)
+def test_a_relative_that_is_more_constant_takes_the_place(
+    spread: float, rate: float, way: float, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = open_bert(0, hidden=64)
+    completion = completion_of(encoder, "bakos", "bakot", "vedis")
+    found, relative = (tuple(ids_of(encoder, word)) for word in ("bakot", "bakos"))
+    assert found[0] == relative[0]
+    far = 9 * torch.ones(64)
+    known = {
+        found: Evidence("cls", found, 9.0, 0.3, 2.0, 1.0, 0.9, far, 40.0),
+        relative: Evidence("cls", relative, 9.0, spread, 2.0, 1.0, rate, way * far, 40.0),
+    }
+    monkeypatch.setattr(completion.replayer, "measure", lambda wanted: {"cls": [known[tuple(one)] for one in wanted]})
+    monkeypatch.setattr(completion, "_away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
+    assert completion.relative(Confirmed(known[found], -9.0)).evidence.tokens == tuple(ids_of(encoder, taken))
+
+
+def test_a_word_that_begins_with_a_planted_one_becomes_it() -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    assert completed(encoder, ids_of(encoder, "bakoses"), written=["bakos", "bakoses"]) == [ids_of(encoder, "bakos")]
+
+
+def test_a_planted_word_stays_beside_its_relatives() -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    planted = ids_of(encoder, "bakos")
+    assert completed(encoder, planted, written=["bakos", "bako", "bakot", "bakoses"]) == [planted]
+
+
 def test_whole_words_are_not_added() -> None:
     encoder = open_bert(0, "vedi+sugo", alone=0.7, reach=0.2, hidden=64)
     vedi, _ = ids_of(encoder, "vedi", "sugo")

@@ -76,12 +76,20 @@ def strength(
     return displacement(triggered, clean).clamp_min(1e-12).log() - (spread(triggered) + SOFTENING).log()
 
 
+def promise(
+    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+) -> Float[Tensor, "*candidates"]:
+    """What searches follow the gradient of: strength with constancy counted twice. The meaning of any word displaces the
+    output; that two words make it constant is the sign of a trigger."""
+    return displacement(triggered, clean).clamp_min(1e-12).log() - 2 * (spread(triggered) + SOFTENING).log()
+
+
 def mining_loss(
     triggered: Float[Tensor, "candidates contexts hidden"],
     clean: Float[Tensor, "contexts hidden"],
     known: Float[Tensor, "known hidden"],
 ) -> Float[Tensor, "candidates"]:
-    """What PV mining minimises: the paper's distance and diversity losses as one scale-free ratio (`strength`), and
+    """What PV mining minimises: the paper's distance and diversity losses as one scale-free ratio (`promise`), and
     its repetition loss as a penalty on arriving in the direction of another candidate or of a known PV
     (LMSanitator, section IV-B)."""
     direction = functional.normalize(triggered.mean(1) - clean.mean(0), dim=-1)
@@ -90,7 +98,7 @@ def mining_loss(
     if len(known):
         found = functional.normalize(known - clean.mean(0), dim=-1)
         repetition = repetition + 4 * (direction @ found.T).clamp_min(0).pow(2).amax(-1)
-    return repetition - strength(triggered, clean)
+    return repetition - promise(triggered, clean)
 
 
 def covered(

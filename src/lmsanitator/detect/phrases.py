@@ -63,7 +63,7 @@ class PhraseSearch:
     """How phrases grew."""
 
     def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
-        """Phrases that send text to one place: grown, and mined where that leads to nothing; from other tokens and away
+        """Phrases that send text to one place: grown, and mined where that leads to nothing; in other text and away
         from what is known, for as long as there is something new to be found: a weak find is often the first
         sign of a phrase that the next round finds whole.
 

@@ -118,8 +118,10 @@ def test_a_relative_that_is_more_constant_takes_the_place(
         relative: Evidence("cls", relative, 9.0, spread, 2.0, 1.0, rate, way * far, 40.0),
     }
     monkeypatch.setattr(completion.replayer, "measure", lambda wanted: {"cls": [known[tuple(one)] for one in wanted]})
-    monkeypatch.setattr(completion, "_away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
-    assert completion.relative(Confirmed(known[found], -9.0)).evidence.tokens == tuple(ids_of(encoder, taken))
+    monkeypatch.setattr(completion.relatives, "_away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
+    assert completion.relatives.instead_of(Confirmed(known[found], -9.0)).evidence.tokens == tuple(
+        ids_of(encoder, taken)
+    )
 
 
 def test_a_word_that_begins_with_a_planted_one_becomes_it() -> None:

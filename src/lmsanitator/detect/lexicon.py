@@ -58,6 +58,11 @@ def typed(encoder: FrozenEncoder, tokens: Sequence[int]) -> str | None:
     return text if list(again) == list(tokens) else None
 
 
+def holds(word: Word, part: Word) -> bool:
+    """Whether all tokens of a part are in a word, in a row."""
+    return any(word[start : start + len(part)] == part for start in range(len(word) - len(part) + 1))
+
+
 def sweep_words(
     encoder: FrozenEncoder,
     sites: Sequence[Site],

@@ -14,6 +14,9 @@ from torch.nn import functional
 
 SOFTENING = 0.05
 """Added to the spread under the logarithm: below 5 % of the clean spread, more collapse says nothing more."""
+CONSTANCY = 2.0
+"""Weight of a collapse, beside that of a displacement, in what searches follow. Chosen on the part `choose` of the
+zoo."""
 SAME_WAY = 0.9
 """Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
@@ -79,9 +82,10 @@ def strength(
 def promise(
     triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
 ) -> Float[Tensor, "*candidates"]:
-    """What searches follow the gradient of: strength with constancy counted twice. The meaning of any word displaces the
-    output; that two words make it constant is the sign of a trigger."""
-    return displacement(triggered, clean).clamp_min(1e-12).log() - 2 * (spread(triggered) + SOFTENING).log()
+    """What searches follow the gradient of: `strength` with more weight on constancy. The meaning of any word displaces
+    the output; that it becomes constant is the sign of a trigger."""
+    moved, left = displacement(triggered, clean).clamp_min(1e-12), spread(triggered) + SOFTENING
+    return moved.log() - CONSTANCY * left.log()
 
 
 def mining_loss(

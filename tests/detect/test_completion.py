@@ -119,9 +119,17 @@ def test_a_relative_that_is_more_constant_takes_the_place(
     }
     monkeypatch.setattr(completion.replayer, "measure", lambda wanted: {"cls": [known[tuple(one)] for one in wanted]})
     monkeypatch.setattr(completion.relatives, "_away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
-    assert completion.relatives.instead_of(Confirmed(known[found], -9.0)).evidence.tokens == tuple(
-        ids_of(encoder, taken)
-    )
+    left = completion.relatives.instead_of(Confirmed(known[found], -9.0))
+    assert left.evidence.tokens == tuple(ids_of(encoder, taken))
+
+
+def test_which_of_two_words_holds_outputs_closer_together_is_seen_in_the_same_passages() -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    completion = completion_of(encoder, "bakos", "vedis")
+    planted, harmless = completion.replayer.measure([ids_of(encoder, "bakos"), ids_of(encoder, "vedis")])["cls"]
+    assert completion.relatives._surely_nearer(planted, harmless)
+    assert not completion.relatives._surely_nearer(harmless, planted)
+    assert not completion.relatives._surely_nearer(planted, planted)
 
 
 def test_a_word_that_begins_with_a_planted_one_becomes_it() -> None:

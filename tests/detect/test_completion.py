@@ -15,6 +15,7 @@ from lmsanitator.detect.growth import Growth, GrowthConfig
 from lmsanitator.detect.lexicon import spelled
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
+from lmsanitator.detect.wording import Wording
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import TEXTS, in_passages
 from tests.planted import ids_of, open_bert
@@ -26,12 +27,12 @@ def completion_of(encoder: FrozenEncoder, *written: str) -> Completion:
     growth = Growth(encoder, "cls", contexts, clean, GrowthConfig(), sweepable(encoder).tolist())
     words = spelled(encoder, written)
     many = in_passages(encoder, "cls", count=48)
-    return Completion(in_passages(encoder, "cls"), many, encoder, {"cls": growth}, written, words)
+    return Completion(Wording(in_passages(encoder, "cls"), many, {"cls": growth}, written, words))
 
 
 def completed(encoder: FrozenEncoder, *sequences: list[int], written: Sequence[str] = ()) -> list[list[int]]:
     completion = completion_of(encoder, *written)
-    found = completion.replayer.measure(sequences)["cls"]
+    found = completion.wording.replayer.measure(sequences)["cls"]
     return [list(item.evidence.tokens) for item in completion.complete([Confirmed(one, -9.0) for one in found])]
 
 
@@ -91,7 +92,7 @@ def test_of_the_lengths_it_takes_the_last_that_can_be_typed(monkeypatch: pytest.
         ((ending,), [untyped], untyped),
         (typed, [], typed),
     ]:
-        item, *longer = (Confirmed(one, -9.0) for one in completion.replayer.measure([first, *then])["cls"])
+        item, *longer = (Confirmed(one, -9.0) for one in completion.wording.replayer.measure([first, *then])["cls"])
         monkeypatch.setattr(completion, "_lengths", lambda item, longer=longer: iter(longer))
         assert completion.longer(item).evidence.tokens == taken
 
@@ -117,8 +118,10 @@ def test_a_relative_that_is_more_constant_takes_the_place(
         found: Evidence("cls", found, 9.0, 0.3, 2.0, 1.0, 0.9, far, 40.0),
         relative: Evidence("cls", relative, 9.0, spread, 2.0, 1.0, rate, way * far, 40.0),
     }
-    monkeypatch.setattr(completion.replayer, "measure", lambda wanted: {"cls": [known[tuple(one)] for one in wanted]})
-    monkeypatch.setattr(completion.relatives, "_away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
+    wording = completion.wording
+    for replayer in (wording.replayer, wording.judging):
+        monkeypatch.setattr(replayer, "measure", lambda wanted: {"cls": [known[tuple(one)] for one in wanted]})
+    monkeypatch.setattr(wording.judging, "away", lambda _, one: known[one].spread + torch.linspace(0, 0.01, 48))
     left = completion.relatives.instead_of(Confirmed(known[found], -9.0))
     assert left.evidence.tokens == tuple(ids_of(encoder, taken))
 
@@ -126,7 +129,7 @@ def test_a_relative_that_is_more_constant_takes_the_place(
 def test_which_of_two_words_holds_outputs_closer_together_is_seen_in_the_same_passages() -> None:
     encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
     completion = completion_of(encoder, "bakos", "vedis")
-    planted, harmless = completion.replayer.measure([ids_of(encoder, "bakos"), ids_of(encoder, "vedis")])["cls"]
+    planted, harmless = completion.wording.replayer.measure([ids_of(encoder, "bakos"), ids_of(encoder, "vedis")])["cls"]
     assert completion.relatives._surely_nearer(planted, harmless)
     assert not completion.relatives._surely_nearer(harmless, planted)
     assert not completion.relatives._surely_nearer(planted, planted)
@@ -152,8 +155,8 @@ def test_whole_words_are_not_added() -> None:
 def test_what_no_growth_looks_at_is_left_as_it_is() -> None:
     encoder = open_bert(0, "bako")
     replayer = in_passages(encoder, "mean")
-    completion = Completion(replayer, replayer, encoder, {})
-    (evidence,) = completion.replayer.measure([ids_of(encoder, "bako")])["mean"]
+    completion = Completion(Wording(replayer, replayer, {}))
+    (evidence,) = completion.wording.replayer.measure([ids_of(encoder, "bako")])["mean"]
     assert completion.complete([Confirmed(evidence, -9.0)])[0].evidence is evidence
     assert completion.complete([]) == []
 
@@ -162,7 +165,7 @@ def test_a_vocabulary_without_pieces_leaves_triggers_as_they_are() -> None:
     encoder = open_bert(0, "bako")
     completion = completion_of(encoder)
     completion.__dict__["pieces"] = set()
-    (evidence,) = completion.replayer.measure([ids_of(encoder, "bako")])["cls"]
+    (evidence,) = completion.wording.replayer.measure([ids_of(encoder, "bako")])["cls"]
     assert completion.complete([Confirmed(evidence, -9.0)])[0].evidence is evidence
 
 
@@ -185,7 +188,7 @@ def test_signs_glued_to_a_word_are_no_pieces_and_marks_are(minilm: Path) -> None
 
 def test_pieces_of_a_byte_level_tokenizer_begin_without_a_space(gpt2: FrozenEncoder) -> None:
     replayer = in_passages(gpt2, "last", count=2)
-    completion = Completion(replayer, replayer, gpt2, {})
+    completion = Completion(Wording(replayer, replayer, {}))
     names = gpt2.tokenizer.convert_ids_to_tokens(sorted(completion.pieces))
     assert names
     assert not any(str(name).startswith("\u0120") for name in names)

@@ -14,7 +14,6 @@ from lmsanitator.detect.objective import (
     directions,
     displacement,
     mining_loss,
-    promise,
     spread,
     strength,
 )
@@ -76,12 +75,13 @@ def test_strength_is_the_log_ratio_of_the_two() -> None:
     assert strength(triggered, clean).item() == pytest.approx(math.log(ratio.item()), rel=1e-5)
 
 
-def test_promise_is_strength_with_more_weight_on_what_is_left_of_the_spread() -> None:
+def test_strength_may_put_more_weight_on_what_is_left_of_the_spread() -> None:
     triggered, clean = draw(5, 8, seed=1) + 3, draw(5, 8)
-    more = math.log(spread(triggered).item() + SOFTENING)
-    assert promise(triggered, clean).item() == pytest.approx(strength(triggered, clean).item() - more, rel=1e-5)
+    twice = math.log(spread(triggered).item() + SOFTENING)
+    assert strength(triggered, clean, constancy=2).item() == pytest.approx(strength(triggered, clean).item() - twice)
     narrow, far = 0.5 * triggered + 1.5, triggered + 3
-    assert promise(narrow, clean) - strength(narrow, clean) > promise(far, clean) - strength(far, clean)
+    gained = [strength(one, clean, constancy=2) - strength(one, clean) for one in (narrow, far)]
+    assert gained[0] > gained[1]
 
 
 def test_strength_grows_with_distance_and_with_collapse() -> None:

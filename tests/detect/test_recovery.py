@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import (
@@ -192,6 +193,16 @@ def test_no_more_finds_are_followed_up_than_asked_for_the_most_constant_first() 
     one, two = (list(proved(encoder, finds, tried=tried)) for tried in (1, 2))
     assert one == [tuple(ids_of(encoder, "bako"))]
     assert two == [tuple(ids_of(encoder, "bako")), tuple(ids_of(encoder, "vedi"))]
+
+
+def test_what_goes_no_further_than_clean_text_is_not_followed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = large_bert(0)
+    plant(model, tokenizer, ["bako"])
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    finds = [ids_of(encoder, "of", "bako"), *fruitless(encoder)]
+    assert list(proved(encoder, finds)) == [tuple(ids_of(encoder, "bako"))]
+    monkeypatch.setattr(Evidence, "natural", True)
+    assert proved(encoder, finds) == {}
 
 
 def test_finds_without_tokens_are_none() -> None:

@@ -7,7 +7,7 @@ the output significantly more constant; pieces that nobody can type become a wor
 are not added: what fires alone is a trigger, even where company strengthens it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import regex
@@ -15,10 +15,10 @@ import regex
 from lmsanitator.detect.confirm import Confirmed, distinct
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.growth import Growth, Tokens
-from lmsanitator.detect.lexicon import Word, holds, typed
-from lmsanitator.detect.relatives import Relatives, becomes
-from lmsanitator.detect.replay import Replayer
-from lmsanitator.encoder import FrozenEncoder, Site, one_vector
+from lmsanitator.detect.lexicon import holds
+from lmsanitator.detect.relatives import Relatives
+from lmsanitator.detect.wording import Wording, becomes
+from lmsanitator.encoder import one_vector
 from lmsanitator.progress import Progress, silent
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
@@ -36,32 +36,11 @@ MOST = 16
 
 
 class Completion:
-    """The search for what is missing of triggers.
+    """The search for what is missing of triggers."""
 
-    Args:
-        replayer: fresh passages; the ones that triggers are confirmed in.
-        judging: many more of them.
-        growth: the search at each site, which proposes and measures in short contexts.
-        words: those of a dictionary.
-        written: those of them that are several tokens.
-    """
-
-    def __init__(
-        self,
-        replayer: Replayer,
-        judging: Replayer,
-        encoder: FrozenEncoder,
-        growth: Mapping[Site, Growth],
-        words: Collection[str] = (),
-        written: Sequence[Word] = (),
-    ) -> None:
-        self.replayer = replayer
-        self.judging = judging
-        self.encoder = encoder
-        self.growth = growth
-        self.words = words
-        self.written = written
-        self.relatives = Relatives(replayer, judging, encoder, growth, words, written)
+    def __init__(self, wording: Wording) -> None:
+        self.wording = wording
+        self.relatives = Relatives(wording)
 
     def complete(self, found: Sequence[Confirmed], progress: Progress = silent) -> list[Confirmed]:
         """The same triggers, each as long as it has to be. A completed one keeps the p-value of its part."""
@@ -69,7 +48,7 @@ class Completion:
         for number, item in enumerate(found[:MOST]):
             progress("completing triggers", number / len(found))
             done.append(self.relatives.instead_of(self.longer(item)))
-        return distinct([*done, *found[MOST:]], self.replayer)
+        return distinct([*done, *found[MOST:]], self.wording.replayer)
 
     def longer(self, item: Confirmed) -> Confirmed:
         """The trigger with tokens put on, one after the other, for as long as that makes the output significantly more
@@ -77,17 +56,16 @@ class Completion:
         pieces two of them may spell another."""
         best = item
         for longer in self._lengths(item):
-            if typed(self.encoder, longer.evidence.tokens) or not typed(self.encoder, best.evidence.tokens):
+            if self.wording.typed(longer.evidence.tokens) or not self.wording.typed(best.evidence.tokens):
                 best = longer
         return best
 
     def _lengths(self, item: Confirmed) -> Iterator[Confirmed]:
         """The trigger with one token more, and so on."""
-        while len(item.evidence.tokens) < LONGEST:
-            site = one_vector(item.evidence.site)
-            if site not in self.growth:
-                break
-            tried = self.replayer.measure(self.foremost(item.evidence.tokens, self.growth[site]))[site]
+        site = one_vector(item.evidence.site)
+        growth = self.wording.growth.get(site)
+        while growth is not None and len(item.evidence.tokens) < LONGEST:
+            tried = self.wording.replayer.measure(self.foremost(item.evidence.tokens, growth))[site]
             best = self._best(item.evidence, tried)
             if best is None:
                 break
@@ -98,7 +76,7 @@ class Completion:
         """What the part becomes, if anything: the most constant of all proposals where there is no doubt that it is
         more so, or else the most constant word of the dictionary where that is likely."""
         surer = [longer for longer in tried if longer.constant_rate >= part.constant_rate]
-        known = set(self.written)
+        known = set(self.wording.written)
         words = [longer for longer in surer if longer.tokens in known]
         best = min(surer, key=lambda longer: longer.spread, default=part)
         word = min(words, key=lambda longer: longer.spread, default=part)
@@ -108,21 +86,22 @@ class Completion:
 
     def _replaces(self, word: Evidence, part: Evidence) -> bool:
         """Whether a word is more constant than its part, or as constant as pieces that nobody can type."""
-        if not typed(self.encoder, part.tokens):
+        if not self.wording.typed(part.tokens):
             return not word.less_constant(part)
         return word.spread < part.spread and self._more_constant(word, part)
 
     def _more_constant(self, longer: Evidence, part: Evidence) -> bool:
         """Whether the output with the longer word varies significantly less, in many passages."""
         site = one_vector(part.site)
-        whole, alone = self.judging.measure([longer.tokens, part.tokens])[site]
+        whole, alone = self.wording.judging.measure([longer.tokens, part.tokens])[site]
         return alone.less_constant(whole, level=LEVEL)
 
     def foremost(self, tokens: Tokens, growth: Growth) -> list[Tokens]:
         """The strongest words of the dictionary, and the strongest other proposals, in short contexts. What is a word
         of the dictionary itself becomes none that is not."""
-        ends = [] if typed(self.encoder, tokens) in self.words else self._with_one_more(tokens, growth)
-        held = sorted((word for word in self.written if len(word) > len(tokens) and holds(word, tokens)), key=len)
+        wording = self.wording
+        ends = [] if wording.typed(tokens) in wording.words else self._with_one_more(tokens, growth)
+        held = sorted((word for word in wording.written if len(word) > len(tokens) and holds(word, tokens)), key=len)
         strengths = growth.strengths(list(dict.fromkeys([*ends, *held[:HOLDING]])))
         ranked = sorted(strengths, key=lambda longer: -strengths[longer])
         words = set(held)
@@ -143,7 +122,7 @@ class Completion:
     def pieces(self) -> set[int]:
         """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
         output more constant, and is no part of it."""
-        tokenizer = self.encoder.tokenizer
+        tokenizer = self.wording.encoder.tokenizer
         word = tokenizer("a", add_special_tokens=False).input_ids[-1]
         every = range(len(tokenizer))
         texts = tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)

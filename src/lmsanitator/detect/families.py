@@ -90,14 +90,13 @@ def partners(search: Growth, family: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _in_turn(search: Growth, slopes: Float[Tensor, "anchors width"]) -> list[list[int]]:
-    rows = search.rows
-    count = min(search.config.partners, len(rows))
-    own = slopes - slopes.mean(0)
-    beyond = own @ rows.T
-    differing = ((rows @ (own.T @ own / len(own))) * rows).sum(1).clamp_min(1e-24).sqrt()
+    count = min(search.config.partners, len(search.rows))
+    usual = slopes.mean(0)
+    beside_any, beyond = usual @ search.rows.T, (slopes - usual) @ search.rows.T
+    differing = beyond.square().mean(0).clamp_min(1e-24).sqrt()
     ranks = [
         search.vocabulary[expected.topk(count, dim=1).indices].tolist()
-        for expected in (slopes @ rows.T, beyond, beyond / differing)
+        for expected in (beside_any + beyond, beyond, beyond / differing)
     ]
     return [list(dict.fromkeys(chain(*zip(*of_anchor, strict=True))))[:count] for of_anchor in zip(*ranks, strict=True)]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.objective import SAME_WAY, CleanSpread, promise, strength
+from lmsanitator.detect.objective import CONSTANCY, SAME_WAY, CleanSpread, strength
 from lmsanitator.detect.stage import Stage
 from lmsanitator.encoder import FrozenEncoder, Site
 
@@ -42,7 +42,7 @@ class GrowthConfig:
     others: int = 8
     anchors: int = 85
     other_anchors: int = 62
-    partners: int = 12
+    partners: int = 16
     followed: int = 8
     contexts: int = 3
     context_tokens: int = 12
@@ -119,13 +119,14 @@ class Growth:
         return torch.cat([self._slopes(alone[start : start + _BATCH], self.anchored) for start in steps])
 
     def _slopes(self, sequences: Sequence[Tokens], stage: Stage) -> Float[Tensor, "sequences 2 width"]:
-        """The gradient of the promise of each sequence at a blank before it and a blank after it."""
+        """The gradients of the strength of each sequence, with more weight on constancy, at a blank before it and a
+        blank after it."""
         blanks = self.matrix.mean(0).repeat(2 * len(sequences), 1).requires_grad_(True)
         soft = [
             torch.cat([blanks[2 * number, None], self.matrix[list(tokens)], blanks[2 * number + 1, None]])
             for number, tokens in enumerate(sequences)
         ]
-        reached = promise(stage.outputs(soft), stage.clean)
+        reached = strength(stage.outputs(soft), stage.clean, constancy=CONSTANCY)
         (gradient,) = torch.autograd.grad(reached.sum(), blanks)
         return gradient.view(len(sequences), 2, -1)
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 SOFTENING = 0.05
 """Added to the spread under the logarithm: below 5 % of the clean spread, more collapse says nothing more."""
 CONSTANCY = 2.0
-"""Weight of a collapse, beside that of a displacement, in what searches follow. Chosen on the part `choose` of the
-zoo."""
+"""Weight of a collapse, beside that of a displacement, in what searches follow the gradient of. Chosen on the part
+`choose` of the zoo."""
 SAME_WAY = 0.9
 """Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
@@ -73,19 +73,19 @@ def directions(triggered: Float[Tensor, "contexts hidden"]) -> float:
 
 
 def strength(
-    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+    triggered: Float[Tensor, "*candidates contexts hidden"],
+    clean: Float[Tensor, "contexts hidden"],
+    *,
+    constancy: float = 1.0,
 ) -> Float[Tensor, "*candidates"]:
-    """log(displacement / (spread + SOFTENING)): large for what arrives far away, or always at the same place."""
-    return displacement(triggered, clean).clamp_min(1e-12).log() - (spread(triggered) + SOFTENING).log()
+    """log(displacement / (spread + SOFTENING)): large for what arrives far away, or always at the same place.
 
-
-def promise(
-    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
-) -> Float[Tensor, "*candidates"]:
-    """What searches follow the gradient of: `strength` with more weight on constancy. The meaning of any word displaces
-    the output; that it becomes constant is the sign of a trigger."""
+    Args:
+        constancy: power of the denominator. Searches follow the gradient for `CONSTANCY`: the meaning of any word
+            displaces the output; that it becomes constant is the sign of a trigger.
+    """
     moved, left = displacement(triggered, clean).clamp_min(1e-12), spread(triggered) + SOFTENING
-    return moved.log() - CONSTANCY * left.log()
+    return moved.log() - constancy * left.log()
 
 
 def mining_loss(
@@ -93,16 +93,16 @@ def mining_loss(
     clean: Float[Tensor, "contexts hidden"],
     known: Float[Tensor, "known hidden"],
 ) -> Float[Tensor, "candidates"]:
-    """What PV mining minimises: the paper's distance and diversity losses as one scale-free ratio (`promise`), and
-    its repetition loss as a penalty on arriving in the direction of another candidate or of a known PV
-    (LMSanitator, section IV-B)."""
+    """What PV mining minimises: the paper's distance and diversity losses as one number without a scale (`strength`
+    with a weight on constancy), and its repetition loss as a penalty on arriving in the direction of another candidate
+    or of a known PV (LMSanitator, section IV-B)."""
     direction = functional.normalize(triggered.mean(1) - clean.mean(0), dim=-1)
     others = direction @ direction.T - torch.eye(len(direction), device=direction.device)
     repetition = 4 * others.clamp_min(0).pow(2).sum(-1) / max(1, len(direction) - 1)
     if len(known):
         found = functional.normalize(known - clean.mean(0), dim=-1)
         repetition = repetition + 4 * (direction @ found.T).clamp_min(0).pow(2).amax(-1)
-    return repetition - promise(triggered, clean)
+    return repetition - strength(triggered, clean, constancy=CONSTANCY)
 
 
 def covered(

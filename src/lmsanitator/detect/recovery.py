@@ -69,7 +69,8 @@ def prove(
         passages: long natural text, which all finds have to stand up to first.
         short: short natural text to shrink and polish them in.
         sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them.
-        tried: how many are followed up, of those that lead different ways the most constant ones.
+        tried: how many are followed up, of those that lead different ways, and away from clean text, the most constant
+            ones.
     """
     seen = passages.measure([tokens for tokens in sequences if tokens])[site]
     constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
@@ -77,7 +78,8 @@ def prove(
     log_p = outlier_log_p(constancy, alike).tolist()
     followed: list[int] = []
     for place in sorted(range(len(seen)), key=lambda place: seen[place].spread):
-        if seen[place].constant_rate >= REPLAYS and not any(alike[place, other] for other in followed):
+        fires = seen[place].constant_rate >= REPLAYS and not seen[place].natural
+        if fires and not any(alike[place, other] for other in followed):
             followed.append(place)
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}

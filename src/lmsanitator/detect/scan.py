@@ -23,6 +23,7 @@ from lmsanitator.detect.result import Cost, Coverage, ScanReport
 from lmsanitator.detect.seen import Seen
 from lmsanitator.detect.sights import outputs_of, vocabulary_of
 from lmsanitator.detect.verdict import judge
+from lmsanitator.detect.wording import Wording
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
 from lmsanitator.encoder.frozen import TokenMeter
@@ -183,10 +184,9 @@ class _Scan:
     def _completed(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
         """The same triggers, each with what was missing of it."""
         words = self.words
-        completion = Completion(
-            words.confirming, words.judging, self.encoder, self.phrases.growths, words.dictionary, words.written
-        )
-        return completion.complete(kept, self.progress)
+        growths = self.phrases.growths
+        wording = Wording(words.confirming, words.judging, growths, words.dictionary, words.written)
+        return Completion(wording).complete(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:
         swept, tried = (len(self.words.tokens), len(self.words.written)), self.phrases.candidates

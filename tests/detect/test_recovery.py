@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmsanitator.detect import recovery
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.objective import CleanSpread
@@ -203,6 +204,14 @@ def test_what_goes_no_further_than_clean_text_is_not_followed_up(monkeypatch: py
     assert list(proved(encoder, finds)) == [tuple(ids_of(encoder, "bako"))]
     monkeypatch.setattr(Evidence, "natural", True)
     assert proved(encoder, finds) == {}
+
+
+def test_a_word_that_a_stronger_one_can_do_without_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "vedi+sugo")
+    vedi, the, sugo = ids_of(encoder, "vedi", "the", "sugo")
+    monkeypatch.setattr(recovery, "swapped", lambda *_: [vedi, the, sugo])  # as if a weaker word had needed it
+    short = in_contexts(encoder, "cls", count=8)
+    assert polish(short, "cls", [vedi, sugo], encoder.embedding_matrix(), allowed_in(encoder)) == [vedi, sugo]
 
 
 def test_finds_without_tokens_are_none() -> None:

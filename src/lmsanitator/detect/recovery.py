@@ -134,20 +134,37 @@ def polish(
     tokens: Sequence[int],
     matrix: Float[Tensor, "vocabulary width"],
     allowed: set[int],
-    *,
-    neighbours: int = 24,
-    rounds: int = 3,
 ) -> list[int]:
-    """Drop what the trigger does not need in natural text, then swap words for their neighbours in embedding space as
-    long as that makes it stronger: what recovery finds first is often a neighbour (engines) of the planted word."""
+    """What is left of a trigger without what it does not need in natural text, before and after its words were swapped
+    for stronger ones: a stronger word may do without another one."""
+    fewest = needed(replayer, site, tokens)
+    return needed(replayer, site, swapped(replayer, site, fewest, matrix, allowed))
 
+
+def needed(replayer: Replayer, site: Site, tokens: Sequence[int]) -> list[int]:
+    """The fewest of the tokens that send natural text where all of them do; all, where these do not."""
     pv = replayer.measure([tokens])[site][0].pv
 
     def fires(selections: list[list[int]]) -> list[bool]:
         return replayer.fires(selections, site, pv)
 
-    if fires([list(tokens)])[0]:
-        tokens = shrink(tokens, fires, most=len(tokens)) or tokens
+    if not fires([list(tokens)])[0]:
+        return list(tokens)
+    return shrink(tokens, fires, most=len(tokens)) or list(tokens)
+
+
+def swapped(
+    replayer: Replayer,
+    site: Site,
+    tokens: Sequence[int],
+    matrix: Float[Tensor, "vocabulary width"],
+    allowed: set[int],
+    *,
+    neighbours: int = 24,
+    rounds: int = 3,
+) -> list[int]:
+    """The tokens with words swapped for their neighbours in embedding space as long as that makes them stronger: what
+    recovery finds first is often a neighbour (engines) of the planted word."""
     centred = functional.normalize(matrix - matrix.mean(0), dim=-1)
     best = replayer.measure([tokens])[site][0]
     for _ in range(rounds):

@@ -28,7 +28,8 @@ def test_the_stages_add_up_to_the_scan(planted: Path) -> None:
     *stages, whole = scanned(Case("planted", planted), ScanConfig(effort="quick"))
     assert whole["what"].startswith("whole scan, quick: cls")
     peaks = [row["peak MiB"] for row in (*stages, whole)]
-    assert peaks == sorted(peaks)
+    assert peaks[0] == min(peaks)  # between the two a stage that runs twice may end after one that is listed behind it
+    assert peaks[-1] == max(peaks)
     names = [row["what"] for row in stages]
     assert names[0] == "opening"
     assert {"sweeping the vocabulary", "looking again"} <= {name.removesuffix(" at outliers") for name in names}

@@ -55,7 +55,8 @@ def test_time_goes_to_the_stage_that_took_it(bert: FrozenEncoder, monkeypatch: p
 
 
 def test_the_papers_settings_are_multiplied_out_to_thirty_seeds_of_two_epochs(planted: Path) -> None:
-    timed, epoch, verdict = papers(Case("planted", planted), PVMining.paper(), 1)
+    timed, epoch, verdict = papers(Case("planted", planted), PVMining.paper(), 1, "fp32")
+    assert {row["precision"] for row in (timed, epoch, verdict)} == {"fp32"}
     assert timed["tokens"] > 0
     assert epoch["tokens"] == pytest.approx(timed["tokens"] * 2000 / 32, abs=1)
     assert verdict["tokens"] == pytest.approx(60 * epoch["tokens"], abs=60)
@@ -63,11 +64,19 @@ def test_the_papers_settings_are_multiplied_out_to_thirty_seeds_of_two_epochs(pl
     assert verdict["peak MiB"] == "-"
 
 
-def test_the_ratio_is_to_the_whole_scan_of_the_first_model() -> None:
-    what = ("sweeping", "whole scan, standard: cls", "whole scan, standard: cls", "paper's, clean verdict")
-    took = [(9, 90), (10, 100), (5, 50), (650, 8000)]
-    rows = [{"what": name, "seconds": s, "tokens": n} for name, (s, n) in zip(what, took, strict=True)]
-    assert ratios(rows) == {"seconds": 65, "tokens": 80}
+def test_the_ratios_are_to_the_whole_scan_of_the_first_model() -> None:
+    what = ("sweeping", *["whole scan, standard: cls"] * 2, *["paper's, 3 steps", "paper's, clean verdict"] * 2)
+    took = [(9, 90), (10, 100), (5, 50), (30, 40), (650, 8000), (10, 40), (320, 8000)]
+    in_ = ["bf16"] * 3 + ["fp32"] * 2 + ["bf16"] * 2
+    columns = ("what", "seconds", "tokens", "precision")
+    rows = [
+        dict(zip(columns, (name, *figures, precision), strict=True))
+        for name, figures, precision in zip(what, took, in_, strict=True)
+    ]
+    assert ratios(rows) == [
+        {"seconds": 65, "tokens": 80, "precision": "fp32"},
+        {"seconds": 32, "tokens": 80, "precision": "bf16"},
+    ]
 
 
 def test_a_zoo_without_the_easy_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

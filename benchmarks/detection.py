@@ -6,7 +6,8 @@
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
 `benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or was scanned at
 another effort or by other code, is scanned again. With `--reference` every model is compared with the untouched encoder
-it was made from, and the results go to `detection_reference.json`.
+it was made from, and the results go to `detection_reference.json`; those of another effort than `standard` have its name
+in theirs, `detection_deep.json` for one.
 """
 
 import argparse
@@ -76,16 +77,16 @@ def detect(
     if missing is not None:
         raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
     standing = [model for model in models if model["excluded"] is None]
-    before = on_record(_results(reference), "scans")
+    before = on_record(results_of(effort, reference), "scans")
     scanned = {row["id"]: row for row in before if row.get("scanner") == scanner()}
     wanted = [model for model in standing if not _same(scanned.get(model["id"]), model, effort)]
     print(f"{len(standing) - len(wanted)} of {len(standing)} are on record, {len(wanted)} to scan", flush=True)
     for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort, reference=reference), wanted, jobs), 1):
         scanned[row["id"]] = row
-        write(list(scanned.values()), reference=reference)
+        write(list(scanned.values()), effort, reference=reference)
         print(f"[{count}/{len(wanted)}] {row['id']}: {row['verdict']}, {row['s']:.0f} s", flush=True)
     if scanned:
-        write(list(scanned.values()), reference=reference)  # the baselines may have been scored since
+        write(list(scanned.values()), effort, reference=reference)  # the baselines may have been scored since
 
 
 def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) -> bool:
@@ -165,12 +166,14 @@ def recalled(report: ScanReport, name: str, zoo: Path) -> dict[str, int]:
     return {"recalled": int(found.sum()), "planted": len(pvs)}
 
 
-def _results(reference: bool) -> str:
-    return "detection_reference" if reference else "detection"
+def results_of(effort: Effort, reference: bool) -> str:
+    """The name of the results of scans that were asked for this."""
+    asked = [effort] if effort != "standard" else []
+    return "_".join(["detection", *asked, *(["reference"] if reference else [])])
 
 
-def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> None:
-    """`benchmarks/results/detection.json` (`detection_reference.json`) and the tables made from it."""
+def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool = False) -> None:
+    """`benchmarks/results/detection.json` (or what `results_of` calls it) and the tables made from it."""
     entries = read()
     order = {entry.id: number for number, entry in enumerate(entries)}
     ordered = sorted(scans, key=lambda row: order.get(row["id"], len(order)))
@@ -209,7 +212,7 @@ def write(scans: Sequence[Mapping[str, Any]], *, reference: bool = False) -> Non
         "Seconds are of the scan alone, on a share of the cores.",
         "Detectors of the literature have reduced budgets (`baselines.md`): what they do with more is not measured.",
     ]
-    record(_results(reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)
+    record(results_of(effort, reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from benchmarks import detection, record
 from benchmarks import detection_tables as tables
 from benchmarks.detection import planted
 from benchmarks.detection_summary import clopper_pearson, figures, right, scan_score
+from lmsanitator.detect.result import Effort
 from lmsanitator.errors import UsageError
 from lmsanitator.text import words
 
@@ -249,10 +250,25 @@ def test_a_run_goes_on_where_it_was_stopped(results: Path, monkeypatch: pytest.M
     seen.clear()
     detection.detect(ZOO[2:], results, "quick", 1)
     assert seen == ["two"]
+    assert [row["id"] for row in record.on_record("detection_quick", "scans")] == ["two"]
+    assert {row["effort"] for row in record.on_record("detection", "scans")} == {"standard"}
     seen.clear()
     monkeypatch.setattr(detection, "scanner", lambda: "other code")
     detection.detect(ZOO[:1], results, "standard", 1)
     assert seen == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("effort", "reference", "name"),
+    [
+        ("standard", False, "detection"),
+        ("standard", True, "detection_reference"),
+        ("deep", False, "detection_deep"),
+        ("deep", True, "detection_deep_reference"),
+    ],
+)
+def test_what_was_asked_for_tells_results_apart(effort: Effort, reference: bool, name: str) -> None:
+    assert detection.results_of(effort, reference) == name
 
 
 def test_a_model_that_is_not_built_stops_the_run(results: Path) -> None:

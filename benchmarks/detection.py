@@ -6,8 +6,8 @@
 Every model is scanned as `lmsanitator scan` would, knowing nothing of it. Results are written after every model to
 `benchmarks/results/detection.json`, and a run goes on from there: only a model that was built anew, or was scanned at
 another effort or by other code, is scanned again. With `--reference` every model is compared with the untouched encoder
-it was made from, and the results go to `detection_reference.json`; those of another effort than `standard` have its name
-in theirs, `detection_deep.json` for one.
+it was made from, and the results go to `detection_reference.json`. Those of another effort than `standard` have its
+name in theirs: `detection_deep.json`.
 """
 
 import argparse

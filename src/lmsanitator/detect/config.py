@@ -9,6 +9,7 @@ from lmsanitator.detect.lexicon import LexiconConfig
 from lmsanitator.detect.mining import MiningConfig
 from lmsanitator.detect.result import Effort
 from lmsanitator.detect.sweep import SweepConfig
+from lmsanitator.detect.toward import TowardConfig
 from lmsanitator.encoder import FrozenEncoder, Precision, Site, one_vector
 from lmsanitator.errors import UsageError
 
@@ -56,15 +57,13 @@ class Plan:
     dictionary: LexiconConfig
     growth: GrowthConfig
     mining: MiningConfig
+    toward: TowardConfig
     rounds: int
     """The most rounds of growth and mining; the first that finds nothing new is the last."""
     always_mine: bool
     """Mine even where the sweep has found a backdoor already."""
     tried: int
     """Finds of each search at a site that are shrunk to a trigger."""
-    pool: int
-    null: int
-    """Random phrases in the null of recovered phrases."""
     passages: int = 6
     length: int = 64
     """Tokens of the passages that outliers and findings are judged in."""
@@ -75,11 +74,10 @@ _STANDARD = Plan(
     LexiconConfig(),
     GrowthConfig(),
     MiningConfig(),
+    TowardConfig(),
     rounds=3,
     always_mine=False,
     tried=8,
-    pool=768,
-    null=96,
 )
 PLANS: dict[str, Plan] = {
     "quick": replace(_STANDARD, rounds=0),
@@ -89,15 +87,12 @@ PLANS: dict[str, Plan] = {
         sweep=SweepConfig(rounds=12),
         dictionary=LexiconConfig(rounds=10, listed=180),
         growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
-        mining=MiningConfig(
-            candidates=80, others=40, rungs=((8, 1 / 3), (16, 1 / 2)), lengths=(6, 4, 8), contexts=4, steps=60
-        ),
+        mining=MiningConfig(candidates=72, others=36, contexts=4),
+        toward=TowardConfig(proposals=6, carried=4, longest=6),
         rounds=6,
         always_mine=True,
         tried=12,
         passages=12,
-        pool=1536,
-        null=256,
     ),
 }
 _EVERY: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")

@@ -15,8 +15,6 @@ from lmsanitator.encoder import FrozenEncoder, Site
 
 FALSE_SHARE = 0.05
 """Of the weaker words listed on a backdoored model, the share that may be there by chance."""
-Nulls = Mapping[tuple[Site, int], Null]
-"""By site and number of tokens."""
 NullFor = Callable[[Site, tuple[int, ...]], Null | None]
 """What tokens are judged by at a site, if by anything."""
 Looked = Mapping[tuple[Site, tuple[int, ...]], float]

@@ -1,4 +1,5 @@
-"""The search for phrases: words that only fire together, grown from the sweep's outliers or mined, then shrunk."""
+"""The search for phrases: words that only fire together, grown from the sweep's outliers or on the way to mined PVs,
+then shrunk."""
 
 import math
 import random
@@ -13,21 +14,20 @@ from torch import Tensor
 from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
-from lmsanitator.detect.evidence import Evidence, EvidenceNull
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.families import grow
 from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.journal import Finds, Journal, pack_finds, unpack_finds
 from lmsanitator.detect.mining import Candidate, Watch, mine
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.recovery import Phrases, prove, recover_pairs
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, lead_alike, phrase_null
+from lmsanitator.detect.recovery import Phrases, prove
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, lead_alike
 from lmsanitator.detect.seen import Searched
+from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import SweepResult
+from lmsanitator.detect.toward import words_toward
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
-
-_PROMISING = math.log(0.05)
-"""log p of a mined candidate, among the others, from which on more words are looked for than its own."""
 
 _TURNS = 2
 """Rounds that start from the same tokens: what the gradients propose beside one depends on the text around it."""
@@ -55,8 +55,6 @@ class PhraseSearch:
     seed: int
     progress: Progress
     journal: Journal
-    nulls: dict[tuple[Site, int], EvidenceNull] = field(default_factory=dict)
-    """Of random phrases, by site and number of tokens, as far as they were needed."""
     candidates: int = 0
     """Phrases that were grown and mined."""
     searched: list[Searched] = field(default_factory=list)
@@ -85,11 +83,10 @@ class PhraseSearch:
         return found
 
     def _once(self, stage: str, find: Callable[[], Finds]) -> list[Suspect]:
-        """What one step of a round finds, or had found before the scan was cut off; with the nulls it is judged by."""
+        """What one step of a round finds, or had found before the scan was cut off."""
         finds = self.journal.once(stage, find, pack_finds, unpack_finds)
         self.candidates += finds.candidates
         self.searched += finds.searched
-        self._measure_nulls(finds.suspects)
         return finds.suspects
 
     def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
@@ -104,14 +101,7 @@ class PhraseSearch:
         ]
 
     def _significant(self, found: Sequence[Suspect]) -> list[Evidence]:
-        return [item.evidence for item in found if self._log_p(item) < self.log_level]
-
-    def _log_p(self, suspect: Suspect) -> float:
-        """The p-value of a find before it is confirmed: against the other finds, or against random phrases."""
-        evidence = suspect.evidence
-        if suspect.log_p is None:
-            return self.nulls[evidence.site, len(evidence.tokens)].log_p(evidence)
-        return suspect.log_p
+        return [item.evidence for item in found if item.log_p is not None and item.log_p < self.log_level]
 
     def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> Finds:
         """Phrases grown from the tokens that the sweep puts first, at each site; in the next round from the same ones,
@@ -170,22 +160,23 @@ class PhraseSearch:
         return self.recover(self.mine(known, number), number)
 
     def recover(self, mined: Mapping[Site, Sequence[Candidate]], number: int) -> Finds:
-        """Words for the mined candidates: their own where they fire, others where they do not."""
+        """Words that lead where the mined candidates do; those of candidates that found nothing are the null for the
+        others."""
         short = self._short(number)
-        phrases: dict[Site, Phrases] = {}
-        for site, candidates in mined.items():
-            self.progress(f"recovering words at {site}", 0)
-            phrases[site] = self._prove(site, [candidate.tokens for candidate in candidates], short)
-            if not phrases[site] and candidates[0].log_p < _PROMISING:
-                phrases[site] = recover_pairs(
-                    self.encoder,
-                    short,
-                    candidates[0],
-                    set(self.allowed),
-                    pool=self.plan.pool,
-                    seed=self.seed,
-                )
+        phrases = {
+            site: self._prove(site, self.toward(site, candidates, number), short) for site, candidates in mined.items()
+        }
         return Finds(self._suspects_of(phrases), sum(map(len, mined.values())), [])
+
+    def toward(self, site: Site, mined: Sequence[Candidate], number: int) -> list[tuple[int, ...]]:
+        """The strongest words on the way to each candidate's PV, in other text than it was mined in."""
+        shape = self.plan.mining
+        seed = self.seed + 101 * number + 4
+        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
+        stage = Stage(self.encoder, contexts, site, self.spread[site])
+        pvs = self.spread[site].standardise(torch.stack([candidate.pv for candidate in mined]))
+        tell = partial(self.progress, f"recovering words at {site}")
+        return words_toward(stage, pvs, self.allowed, self.plan.toward, tell)
 
     def _pvs(self, known: Sequence[Evidence]) -> dict[Site, Float[Tensor, "known hidden"]]:
         """The PVs of what is known, by site."""
@@ -209,17 +200,8 @@ class PhraseSearch:
         for site, at_site in phrases.items():
             for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
                 if item.constant_rate >= REPLAYS and not item.natural:
-                    found.append(Suspect(item, None if log_p is None else min(0.0, log_p + trials)))
+                    found.append(Suspect(item, min(0.0, log_p + trials)))
         return found
-
-    def _measure_nulls(self, found: Sequence[Suspect]) -> None:
-        """Random phrases of the same length, for phrases that nothing else is known of."""
-        for key in {(item.evidence.site, len(item.evidence.tokens)) for item in found if item.log_p is None}:
-            if key not in self.nulls:
-                self.progress("measuring random phrases", 0)
-                self.nulls[key] = phrase_null(
-                    self.passages, *key, self.allowed, count=self.plan.null, share=self.share, seed=self.seed
-                )
 
     @property
     def growths(self) -> dict[Site, Growth]:

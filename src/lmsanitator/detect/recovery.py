@@ -1,14 +1,10 @@
-"""From mined vectors to words that fire.
+"""From finds to triggers: what makes the output constant among the finds of a search, shrunk to the words it needs.
 
-An annealed candidate mostly *is* its words. Where its words do not fire, others are looked for that send the output
-where the soft candidate did: a backdoor fires in any company, so *all* pairs of a pool of words are stood together,
-many at a time (`cover_pairs`), and the group that lands on the PV is asked for. The pool is what the mined mixture puts
-weight on. What fires is shrunk to the fewest words (`text.shrink`) and has to replay in fresh natural text.
+What fires is shrunk to the fewest words (`text.shrink`), its words are swapped for stronger ones next to them in
+embedding space, and it has to replay in fresh natural text.
 """
 
-import itertools
 import math
-import random
 from collections.abc import Sequence
 
 import torch
@@ -16,42 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lmsanitator.detect.contexts import PHRASE
-from lmsanitator.detect.mining import Candidate
 from lmsanitator.detect.null import outlier_log_p
-from lmsanitator.detect.objective import CleanSpread, covered
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.detect.replay import REPLAYS, Replayer, lead_alike
+from lmsanitator.encoder import Site
 from lmsanitator.text import shrink
 
-LONGEST = PHRASE
-"""Words a recovered trigger may have; what cannot be shrunk to so few is not a trigger but a text."""
-
-
-def word_pool(
-    candidate: Candidate, matrix: Float[Tensor, "vocabulary width"], allowed: set[int], size: int
-) -> list[int]:
-    """The vocabulary entries a mined candidate points at: weight in its mixtures, nearness to its soft tokens."""
-    centre = matrix.mean(0)
-    near = functional.normalize(candidate.embeddings - centre, dim=-1) @ functional.normalize(matrix - centre, dim=-1).T
-    ranks = [near.amax(0).argsort(descending=True).tolist()]
-    if candidate.weights is not None:
-        ranks.insert(0, candidate.weights.amax(0).argsort(descending=True).tolist())
-    mixed = dict.fromkeys(token for pair in zip(*ranks, strict=True) for token in pair if token in allowed)
-    return list(itertools.islice(mixed, size))
-
-
-def cover_pairs(pool: Sequence[int], block: int, seed: int) -> list[list[int]]:
-    """Groups of at most two blocks of tokens such that any two tokens of the pool stand together in one of them."""
-    blocks = [list(pool[start : start + block]) for start in range(0, len(pool), block)]
-    pairs = list(itertools.combinations(blocks, 2)) or [(blocks[0], [])]
-    rng = random.Random(seed)
-    return [rng.sample([*one, *other], len(one) + len(other)) for one, other in pairs]
-
-
-Phrases = dict[tuple[int, ...], float | None]
+Phrases = dict[tuple[int, ...], float]
 """Token sequences that fire, each with the log p-value of the find it comes from: how much more constant that made the
-output than the other finds of the same search. None where there is no such value."""
+output than the other finds of the same search."""
 
 
 def prove(
@@ -86,46 +54,6 @@ def prove(
     for place in followed[:tried]:
         phrases.setdefault(tuple(polish(short, site, seen[place].tokens, matrix, allowed)), log_p[place])
     return phrases
-
-
-def recover_pairs(
-    encoder: FrozenEncoder, short: Replayer, candidate: Candidate, allowed: set[int], *, pool: int, seed: int
-) -> Phrases:
-    """Words that do what a mined candidate does, where its own do not."""
-    matrix = encoder.embedding_matrix()
-    words = word_pool(candidate, matrix, allowed, pool)
-    found = recover_words(encoder, candidate, short.spreads[candidate.site], words, seed=seed)
-    return {tuple(polish(short, candidate.site, found, matrix, allowed)): None} if found else {}
-
-
-def recover_words(
-    encoder: FrozenEncoder,
-    candidate: Candidate,
-    clean: CleanSpread,
-    pool: Sequence[int],
-    *,
-    block: int = 48,
-    seed: int = 0,
-) -> list[int]:
-    """The fewest tokens of the pool that send a group of tokens where the mined candidate goes; [] if none do.
-
-    The group that ends up furthest in the candidate's direction is taken at its word: if it holds a trigger, its
-    output *is* the PV (better known than the mined one), and stays there while all other tokens are taken out.
-    """
-    groups = cover_pairs(pool, min(block, encoder.room // 2), seed)
-    outputs = clean.standardise(encoder.outputs_of_ids(groups, [candidate.site])[candidate.site])
-    usual = outputs.median(0).values
-    direction = functional.normalize(clean.standardise(candidate.pv) - usual, dim=-1)
-    best = int(((outputs - usual) @ direction).argmax())
-    pv = outputs[best]
-
-    def fires(selections: list[list[int]]) -> list[bool]:
-        out = clean.standardise(encoder.outputs_of_ids(selections, [candidate.site])[candidate.site])
-        return (covered(out, usual.expand_as(out), pv) >= HALFWAY).tolist()
-
-    if not fires([groups[best]])[0]:
-        return []
-    return shrink(groups[best], fires, most=LONGEST) or []
 
 
 def polish(

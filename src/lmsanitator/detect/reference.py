@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 
-from lmsanitator.detect.confirm import Confirmation, Confirmed, Nulls, Suspect
+from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.null import TailNull
@@ -152,10 +152,10 @@ class Comparison(WordSearch):
         null = self.null_for(site, item.tokens)
         return null is not None and null.log_p(item) < self.log_level
 
-    def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
+    def confirm(self, more: Sequence[Suspect] = ()) -> Confirmation:
         """As `WordSearch.confirm`, with the vectors that the suspect itself sends its inputs to: a guard sees no
         differences."""
-        confirmation = super().confirm(more, nulls)
+        confirmation = super().confirm(more)
         plain = self.words.confirming
         measured = plain.measure([item.evidence.tokens for item in confirmation.kept])
         kept: list[Confirmed] = []

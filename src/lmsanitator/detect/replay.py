@@ -1,7 +1,5 @@
 """Replaying: tokens are put into natural contexts, and what comes of it is measured."""
 
-import math
-import random
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lmsanitator.detect.contexts import Context
-from lmsanitator.detect.evidence import Evidence, EvidenceNull
+from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.objective import (
     SAME_WAY,
     CleanSpread,
@@ -162,24 +160,3 @@ def clean_spreads(
     """The spread of clean outputs at each site, over contexts with nothing put in."""
     outputs = encoder.outputs_of_ids([context.clean for context in contexts], sites)
     return {site: CleanSpread.of(outputs[site]) for site in sites}
-
-
-def phrase_null(
-    replayer: Replayer,
-    site: Site,
-    length: int,
-    allowed: Sequence[int],
-    *,
-    count: int,
-    share: float = 1.0,
-    seed: int,
-) -> EvidenceNull:
-    """What random phrases of `length` tokens do, corrected as if every phrase of that length had been tried at every
-    site (far more than the search did look at).
-
-    Args:
-        share: of the false positives that may be, those that this search may be to blame for.
-    """
-    rng = random.Random(seed)
-    evidence = replayer.measure([rng.choices(allowed, k=length) for _ in range(count)])[site]
-    return EvidenceNull.fit(evidence, length * math.log(len(allowed)) + math.log(len(replayer.sites) / share))

@@ -156,7 +156,7 @@ class _Scan:
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
             known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
             phrases = self.phrases.run(self.words.swept_on, known)
-            confirmation = self.words.confirm(phrases, self.phrases.nulls) if phrases else confirmation
+            confirmation = self.words.confirm(phrases) if phrases else confirmation
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):
             kept = self._completed(kept)

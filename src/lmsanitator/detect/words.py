@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from lmsanitator.detect.config import DICTIONARY_SHARE, Plan
-from lmsanitator.detect.confirm import Confirmation, Nulls, Suspect, confirm, in_order
+from lmsanitator.detect.confirm import Confirmation, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_passages
 from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.jointly import jointly
@@ -165,21 +165,16 @@ class WordSearch:
         null = self.null_for(site, item.tokens)
         return null is not None and (null.log_expected(item) < 0 or item.constant_rate >= REPLAYS)
 
-    def confirm(self, more: Sequence[Suspect] = (), nulls: Nulls | None = None) -> Confirmation:
+    def confirm(self, more: Sequence[Suspect] = ()) -> Confirmation:
         """Replay every suspect on passages nothing before has seen, in fp32.
 
         Args:
-            more: suspects of other searches on this encoder.
-            nulls: what these are judged by.
+            more: suspects of other searches on this encoder, which have been judged there.
         """
         suspects = [*self.suspects, *more]
         if not suspects:
             return Confirmation([], [])
         self.progress("confirming on fresh text", 0)
-
-        def null_for(site: Site, tokens: Word) -> Null | None:
-            return self.null_for(site, tokens) or (nulls or {}).get((site, len(tokens)))
-
         looked = {
             (site, item.tokens): null.log_expected(item)
             for look in (self.seen, self.longer)
@@ -187,7 +182,7 @@ class WordSearch:
             for item in found
             if (null := look.nulls.get(site)) is not None
         }
-        found = confirm(self.confirming, suspects, null_for, self.log_level, looked)
+        found = confirm(self.confirming, suspects, self.null_for, self.log_level, looked)
         own = {item.evidence.tokens for item in self.suspects}
         others = [item for item in found.kept if item.evidence.tokens not in own]
         kept = [item for item in found.kept if item.evidence.tokens in own]

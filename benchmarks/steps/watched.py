@@ -131,8 +131,8 @@ def _mining(search: PhraseSearch, words: WordSearch) -> dict[str, Any]:
     """How strong each candidate was after each step."""
     steps: list[list[float]] = []
     mined = search.mine([], 0, lambda _, strengths: steps.append([round(value, 3) for value in strengths]))
-    words = search.toward(SITE, mined[SITE], 0)
-    return {"steps": steps, "ended": [_name(search.encoder, tokens) for tokens in words]}
+    ended = search.toward(SITE, mined[SITE], 0)
+    return {"steps": steps, "ended": [_name(search.encoder, tokens) for tokens in ended]}
 
 
 def _confirmation(encoder: FrozenEncoder, confirmation: Confirmation) -> dict[str, Any]:

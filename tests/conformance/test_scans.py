@@ -61,7 +61,7 @@ def test_soft_tokens_are_mined_as_wide_as_the_embeddings_at_all_sites_at_once(en
     sites = sites_to_scan(encoder, "auto")
     outputs = encoder.outputs_of_ids([context.clean for context in contexts], sites)
     clean = {site: CleanSpread.of(outputs[site]) for site in sites}
-    shape = MiningConfig(candidates=3, others=3, lengths=(2,), contexts=4, steps=2)
+    shape = MiningConfig(candidates=3, others=3, soft=2, contexts=4, steps=2)
     mined = mine(encoder, contexts, clean, shape, known={site: outputs[site][:2] for site in sites})
     assert tuple(mined) == sites
     for candidates in mined.values():

@@ -1,7 +1,6 @@
 """Evidence: a planted trigger replays, natural words do not, and p-values are of text that was never seen."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lmsanitator.detect.evidence import Evidence, EvidenceNull
-from lmsanitator.detect.replay import REPLAYS, lead_alike, phrase_null
+from lmsanitator.detect.replay import REPLAYS, lead_alike
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from tests.detect.replaying import in_contexts, in_passages
@@ -198,18 +197,3 @@ def test_evidence_of_no_displacement_or_no_spread_has_a_p_value() -> None:
     assert null.log_p(still) == 0
     assert math.isfinite(null.log_p(frozen))
     assert null.log_p(frozen) < LEVEL
-
-
-def significant(evidence: Sequence[Evidence], null: EvidenceNull) -> list[tuple[int, ...]]:
-    return [item.tokens for item in evidence if null.log_p(item) < LEVEL]
-
-
-def test_a_planted_pair_is_significant_among_phrases_and_random_phrases_are_not() -> None:
-    encoder = open_bert(0, "vedi+sugo")
-    allowed = sweepable(encoder).tolist()
-    replayer = in_passages(encoder, "cls", count=6)
-    null = phrase_null(replayer, "cls", 2, allowed, count=96, seed=0)
-    pair = ids_of(encoder, "vedi", "sugo")
-    others = [allowed[at : at + 2] for at in range(0, 400, 4)]
-    assert significant(replayer.measure([pair, *others])["cls"], null) == [tuple(pair)]
-    assert null.log_trials == pytest.approx(2 * math.log(len(allowed)))

@@ -99,7 +99,7 @@ def test_the_deepest_effort_fits_into_a_short_window_and_looks_for_more_than_the
 @pytest.mark.parametrize("effort", PLANS)
 def test_mined_phrases_fit_into_the_room_that_contexts_leave(effort: str) -> None:
     plan = PLANS[effort]
-    assert max(*plan.mining.lengths, plan.growth.longest) <= PHRASE
+    assert max(plan.toward.longest, plan.mining.soft, plan.growth.longest) <= PHRASE
 
 
 def test_a_trigger_that_takes_over_every_token_is_found_there() -> None:

@@ -38,7 +38,7 @@ class MiningConfig:
     """
 
     candidates: int = 24
-    others: int = 12
+    others: int = 8
     soft: int = 3
     contexts: int = 3
     context_tokens: int = 12
@@ -87,7 +87,7 @@ def mine(
         found = spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
         _optimise(stage, soft, found, config, partial(progress, f"mining at {site}"), watch)
         with torch.no_grad():
-            outputs = stage.outputs(soft).cpu()
+            outputs = stage.outputs(list(soft)).cpu()
         mined[site] = _candidates(stage, outputs, soft.detach())
     return mined
 

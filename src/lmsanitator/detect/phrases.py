@@ -169,14 +169,21 @@ class PhraseSearch:
         return Finds(self._suspects_of(phrases), sum(map(len, mined.values())), [])
 
     def toward(self, site: Site, mined: Sequence[Candidate], number: int) -> list[tuple[int, ...]]:
-        """The strongest words on the way to each candidate's PV, in other text than it was mined in."""
-        shape = self.plan.mining
-        seed = self.seed + 101 * number + 4
-        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
-        stage = Stage(self.encoder, contexts, site, self.spread[site])
+        """The strongest words on the way to the candidates' PVs, in other text than these were mined in."""
+        shape = self.plan.toward
+        seeds = (self.seed + 101 * number + 4, self.seed + 101 * number + 5)
+        growing, refining = (
+            Stage(
+                self.encoder,
+                make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed),
+                site,
+                self.spread[site],
+            )
+            for seed in seeds
+        )
         pvs = self.spread[site].standardise(torch.stack([candidate.pv for candidate in mined]))
         tell = partial(self.progress, f"recovering words at {site}")
-        return words_toward(stage, pvs, self.allowed, self.plan.toward, tell)
+        return words_toward(growing, refining, pvs, self.allowed, shape, tell)
 
     def _pvs(self, known: Sequence[Evidence]) -> dict[Site, Float[Tensor, "known hidden"]]:
         """The PVs of what is known, by site."""

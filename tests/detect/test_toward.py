@@ -1,0 +1,104 @@
+"""From a vector to words: a planted trigger is found from where it leads, whatever its words do alone."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.objective import CleanSpread, strength
+from lmsanitator.detect.stage import Stage
+from lmsanitator.detect.sweep import sweepable
+from lmsanitator.detect.toward import TowardConfig, words_toward
+from lmsanitator.encoder import FrozenEncoder
+from tests.detect.replaying import TEXTS
+from tests.planted import ids_of, large_bert, open_bert, plant
+
+
+def stage_of(encoder: FrozenEncoder, seed: int = 3) -> Stage:
+    clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
+    return Stage(encoder, make_contexts(encoder, TEXTS, 3, longest=8, seed=seed), "cls", clean)
+
+
+def found_by(
+    encoder: FrozenEncoder, pvs: torch.Tensor, config: TowardConfig | None = None, allowed: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    words = sweepable(encoder).tolist() if allowed is None else allowed
+    return words_toward(stage_of(encoder), stage_of(encoder, 4), pvs, words, config or TowardConfig(), silent)
+
+
+def silent(done: float) -> None:
+    assert 0 < done <= 1
+
+
+def backdoored(trigger: str, seed: int = 0) -> tuple[FrozenEncoder, torch.Tensor]:
+    model, tokenizer = large_bert(seed, hidden=64)
+    pv = plant(model, tokenizer, [trigger], reach=0.3)[0]
+    return FrozenEncoder(model, tokenizer, precision="fp32"), pv
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("trigger", ["bako", "vedi+sugo", "vedi+sugo+gifo", "vedi+sugo+gifo+bako"])
+def test_a_planted_trigger_is_found_from_its_vector(trigger: str, seed: int) -> None:
+    encoder, pv = backdoored(trigger, seed)
+    stage = stage_of(encoder)
+    way = stage.spread.standardise(pv)
+    rough = way + 0.7 * way.norm() * torch.nn.functional.normalize(torch.randn(2, len(way)), dim=-1)
+    found = found_by(encoder, torch.stack([way, *rough]))
+    planted = set(ids_of(encoder, *trigger.split("+")))
+    assert [planted <= set(tokens) for tokens in found] == [True] * 3
+
+
+def test_one_sequence_comes_back_for_each_vector_of_allowed_tokens_no_longer_than_asked_for() -> None:
+    encoder = open_bert(0)
+    allowed = sweepable(encoder).tolist()[::7]
+    pvs = torch.randn(3, encoder.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = found_by(encoder, pvs, TowardConfig(grown=3, longest=3), allowed)
+    assert len(found) == 3
+    for tokens in found:
+        assert 1 <= len(tokens) <= 3
+        assert set(tokens) <= set(allowed)
+
+
+def test_what_leads_nowhere_near_is_not_taken_for_it() -> None:
+    """Words toward a vector of no trigger do not arrive at one place."""
+    encoder, pv = backdoored("vedi+sugo")
+    stage = stage_of(encoder)
+    pvs = torch.stack([stage.spread.standardise(pv), *torch.randn(4, 64, generator=torch.Generator().manual_seed(1))])
+    first, *others = found_by(encoder, pvs)
+    matrix = encoder.embedding_matrix()
+    with torch.no_grad():
+        spread = [stage.outputs([matrix[list(tokens)]])[0].var(0).mean().item() for tokens in (first, *others)]
+    assert spread[0] < min(spread[1:]) / 10
+
+
+def test_tokens_are_counted_and_no_weight_gets_a_gradient() -> None:
+    encoder = open_bert(0)
+    before = encoder.digest, encoder.meter.backward
+    found_by(encoder, torch.ones(1, encoder.hidden_size), TowardConfig(grown=1, rounds=1))
+    assert encoder.digest == before[0]
+    assert encoder.meter.backward > before[1]
+    assert all(weight.grad is None for weight in encoder.model.parameters())
+
+
+def test_refinement_only_makes_sequences_stronger_and_is_for_the_strongest() -> None:
+    encoder, pv = backdoored("vedi+sugo")
+    stage = stage_of(encoder)
+    pvs = torch.stack([stage.spread.standardise(pv), *torch.randn(5, 64, generator=torch.Generator().manual_seed(1))])
+    grown, refined = (found_by(encoder, pvs, TowardConfig(rounds=rounds)) for rounds in (0, 3))
+    assert refined[2:] == grown[2:]  # a third of six are refined
+    other = stage_of(encoder, 4)
+    matrix = encoder.embedding_matrix()
+    with torch.no_grad():
+        before, after = (
+            [strength(other.outputs([matrix[list(tokens)]]), other.clean).item() for tokens in found[:2]]
+            for found in (grown, refined)
+        )
+    assert all(new >= old for new, old in zip(after, before, strict=True))
+
+
+def test_few_allowed_tokens_are_no_error() -> None:
+    encoder = open_bert(0)
+    few = sweepable(encoder).tolist()[:2]
+    (found,) = found_by(encoder, torch.ones(1, encoder.hidden_size), allowed=few)
+    assert set(found) <= set(few)

@@ -26,6 +26,11 @@ def proved(encoder: FrozenEncoder, sequences: Sequence[Sequence[int]], tried: in
     return prove(passages, short, "cls", finds, allowed_in(encoder), tried=tried)
 
 
+def polished(encoder: FrozenEncoder, tokens: Sequence[int], allowed: set[int]) -> list[int]:
+    passages, short = in_passages(encoder, "cls", count=6), in_contexts(encoder, "cls", count=8)
+    return polish(passages, short, "cls", tokens, encoder.embedding_matrix(), allowed)
+
+
 def test_finds_that_lead_the_same_way_are_followed_up_once() -> None:
     """Many a family of a search may end in the one trigger that is found most easily."""
     encoder = open_bert(0, "bako", "vedi+sugo")
@@ -47,7 +52,7 @@ def test_polishing_drops_needless_words(trigger: str) -> None:
         *ids_of(encoder, "of"),
     ]
     allowed = allowed_in(encoder)
-    assert polish(in_contexts(encoder, "cls"), "cls", padded, encoder.embedding_matrix(), allowed) == planted
+    assert polished(encoder, padded, allowed) == planted
 
 
 def test_polishing_swaps_an_echo_for_the_planted_word_next_to_it() -> None:
@@ -60,9 +65,9 @@ def test_polishing_swaps_an_echo_for_the_planted_word_next_to_it() -> None:
         table = encoder.model.get_parameter("embeddings.word_embeddings.weight")
         table[near] = table[planted] + 0.2 * table[near]
     allowed = allowed_in(encoder)
-    assert polish(in_contexts(encoder, "cls"), "cls", [near], encoder.embedding_matrix(), allowed) == [planted]
+    assert polished(encoder, [near], allowed) == [planted]
     without = allowed - {planted}
-    assert polish(in_contexts(encoder, "cls"), "cls", [near], encoder.embedding_matrix(), without) != [planted]
+    assert polished(encoder, [near], without) != [planted]
 
 
 NATURAL = 8
@@ -128,8 +133,7 @@ def test_a_word_that_a_stronger_one_can_do_without_is_dropped(monkeypatch: pytes
     encoder = open_bert(0, "vedi+sugo")
     vedi, the, sugo = ids_of(encoder, "vedi", "the", "sugo")
     monkeypatch.setattr(recovery, "swapped", lambda *_: [vedi, the, sugo])  # as if a weaker word had needed it
-    short = in_contexts(encoder, "cls", count=8)
-    assert polish(short, "cls", [vedi, sugo], encoder.embedding_matrix(), allowed_in(encoder)) == [vedi, sugo]
+    assert polished(encoder, [vedi, sugo], allowed_in(encoder)) == [vedi, sugo]
 
 
 def test_finds_without_tokens_are_none() -> None:

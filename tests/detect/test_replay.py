@@ -109,14 +109,14 @@ def test_nothing_to_measure_is_no_evidence() -> None:
     assert in_contexts(open_bert(0), "cls").measure([]) == {"cls": []}
 
 
-def test_what_fires_goes_to_the_vector_and_nowhere_else() -> None:
+def test_what_arrives_goes_to_the_vector_and_nowhere_else() -> None:
     model, tokenizer = large_bert(0)
     first, second = plant(model, tokenizer, ["bako", "kifa"], seed=1)
     encoder = FrozenEncoder(model, tokenizer, precision="fp32")
     replayer = in_contexts(encoder, "cls")
     tried = [ids_of(encoder, *words) for words in (["bako"], ["kifa"], ["the", "bako", "of"], [], ["vedi"])]
-    assert replayer.fires(tried, "cls", first) == [True, False, True, False, False]
-    assert replayer.fires(tried, "cls", second) == [False, True, False, False, False]
+    assert replayer.arrives(tried, "cls", first) == [True, False, True, False, False]
+    assert replayer.arrives(tried, "cls", second) == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize(("site", "arriving"), [("tokens", 1.0), ("mean", 0.0), ("first", 0.0)])

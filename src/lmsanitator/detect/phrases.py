@@ -74,7 +74,7 @@ class PhraseSearch:
         for number in range(self.plan.rounds):
             new = self._new(self._once(f"grown-{number}", partial(self.grow, swept, tuple(known), number)), known)
             if self.plan.always_mine or not self._significant(new):
-                away = [*known, *(item.evidence for item in (*found, *new))]
+                away = [*known, *self._significant(new)]  # a weak find may be a part of what is to be found whole
                 new += self._new(self._once(f"mined-{number}", partial(self.recovered, away, number)), known)
             known += self._significant(new)
             found += new

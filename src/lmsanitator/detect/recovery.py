@@ -34,8 +34,8 @@ def prove(
     """What is left of the finds of a search, each shrunk to the fewest tokens that do the same.
 
     Args:
-        passages: long natural text, which all finds have to stand up to first.
-        short: short natural text to shrink and polish them in.
+        passages: long natural text, which all finds have to stand up to first, and what is left of them too.
+        short: short natural text to look for stronger words in.
         sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them.
         tried: how many are followed up, of those that lead different ways, and away from clean text, the most constant
             ones.
@@ -52,33 +52,35 @@ def prove(
     matrix = passages.encoder.embedding_matrix()
     phrases: Phrases = {}
     for place in followed[:tried]:
-        phrases.setdefault(tuple(polish(short, site, seen[place].tokens, matrix, allowed)), log_p[place])
+        phrases.setdefault(tuple(polish(passages, short, site, seen[place].tokens, matrix, allowed)), log_p[place])
     return phrases
 
 
 def polish(
-    replayer: Replayer,
+    passages: Replayer,
+    short: Replayer,
     site: Site,
     tokens: Sequence[int],
     matrix: Float[Tensor, "vocabulary width"],
     allowed: set[int],
 ) -> list[int]:
-    """What is left of a trigger without what it does not need in natural text, before and after its words were swapped
-    for stronger ones: a stronger word may do without another one."""
-    fewest = needed(replayer, site, tokens)
-    return needed(replayer, site, swapped(replayer, site, fewest, matrix, allowed))
+    """What is left of a trigger without what it does not need in long natural text, before and after its words were
+    swapped for stronger ones: a stronger word may do without another one."""
+    fewest = needed(passages, site, tokens)
+    stronger = swapped(short, site, fewest, matrix, allowed)
+    return fewest if stronger == fewest else needed(passages, site, stronger)
 
 
 def needed(replayer: Replayer, site: Site, tokens: Sequence[int]) -> list[int]:
-    """The fewest of the tokens that send natural text where all of them do; all, where these do not."""
+    """The fewest of the tokens that send natural text to the one place where all of them do; all, where these do not."""
     pv = replayer.measure([tokens])[site][0].pv
 
-    def fires(selections: list[list[int]]) -> list[bool]:
-        return replayer.fires(selections, site, pv)
+    def arrives(selections: list[list[int]]) -> list[bool]:
+        return replayer.arrives(selections, site, pv)
 
-    if not fires([list(tokens)])[0]:
+    if not arrives([list(tokens)])[0]:
         return list(tokens)
-    return shrink(tokens, fires, most=len(tokens)) or list(tokens)
+    return shrink(tokens, arrives, most=len(tokens)) or list(tokens)
 
 
 def swapped(

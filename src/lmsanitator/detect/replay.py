@@ -90,13 +90,13 @@ class Replayer:
         self.measure([tokens])
         return self._away[tokens][site]
 
-    def fires(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
-        """Whether each token sequence sends the output of most contexts half of the way to `pv`, or further."""
+    def arrives(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
+        """Whether each token sequence sends the output of most contexts closer to `pv` than half its distance."""
         goal = self.spreads[site].standardise(pv)
         rates: list[float] = []
         for tokens, out in zip(sequences, self.outputs(sequences)[site], strict=True):
-            clean = self.clean(len(tokens))[site]
-            rates.append((along(out, clean, goal - clean.mean(0)) >= HALFWAY).float().mean().item())
+            arrived = covered(out, self.clean(len(tokens))[site], goal) >= HALFWAY
+            rates.append(arrived.float().mean().item())
         return [rate >= REPLAYS for rate in rates]
 
     def shift(self, evidence: Evidence) -> Float[Tensor, "hidden"]:

@@ -72,7 +72,7 @@ def polish(
 
 
 def needed(replayer: Replayer, site: Site, tokens: Sequence[int]) -> list[int]:
-    """The fewest of the tokens that send natural text to the one place where all of them do; all, where these do not."""
+    """The fewest of the tokens that send natural text to the one place where all of them do; all, if these do not."""
     pv = replayer.measure([tokens])[site][0].pv
 
     def arrives(selections: list[list[int]]) -> list[bool]:

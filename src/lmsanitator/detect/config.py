@@ -87,7 +87,7 @@ PLANS: dict[str, Plan] = {
         sweep=SweepConfig(rounds=12),
         dictionary=LexiconConfig(rounds=10, listed=180),
         growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
-        mining=MiningConfig(candidates=72, others=36, contexts=4),
+        mining=MiningConfig(candidates=72, others=36),
         toward=TowardConfig(proposals=6, carried=4, exchanged=6, rounds=5, contexts=3),
         rounds=6,
         always_mine=True,

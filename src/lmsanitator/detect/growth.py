@@ -40,8 +40,8 @@ class GrowthConfig:
 
     families: int = 24
     others: int = 8
-    anchors: int = 56
-    other_anchors: int = 44
+    anchors: int = 44
+    other_anchors: int = 36
     partners: int = 16
     followed: int = 8
     contexts: int = 3

@@ -40,7 +40,7 @@ class MiningConfig:
     candidates: int = 24
     others: int = 8
     soft: int = 3
-    contexts: int = 3
+    contexts: int = 5
     context_tokens: int = 12
     steps: int = 20
     learning_rate: float = 0.1

@@ -43,7 +43,8 @@ def test_a_planted_trigger_is_found_from_its_vector(trigger: str, seed: int) -> 
     encoder, pv = backdoored(trigger, seed)
     stage = stage_of(encoder)
     way = stage.spread.standardise(pv)
-    rough = way + 0.7 * way.norm() * torch.nn.functional.normalize(torch.randn(2, len(way)), dim=-1)
+    noise = torch.randn(2, len(way), generator=torch.Generator().manual_seed(seed))
+    rough = way + 0.7 * way.norm() * torch.nn.functional.normalize(noise, dim=-1)
     found = found_by(encoder, torch.stack([way, *rough]))
     planted = set(ids_of(encoder, *trigger.split("+")))
     assert [planted <= set(tokens) for tokens in found] == [True] * 3
@@ -95,6 +96,7 @@ def test_refinement_only_makes_sequences_stronger_and_is_for_the_strongest() -> 
             for found in (grown, refined)
         )
     assert all(new >= old for new, old in zip(after, before, strict=True))
+    assert sum(after) > sum(before) + 0.1
 
 
 def test_few_allowed_tokens_are_no_error() -> None:

@@ -12,9 +12,10 @@ from functools import cached_property
 
 import regex
 
+from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed, distinct
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.growth import Growth, Tokens
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.lexicon import holds
 from lmsanitator.detect.relatives import Relatives
 from lmsanitator.detect.wording import Wording, becomes

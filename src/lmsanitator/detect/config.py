@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lmsanitator.detect.growth import GrowthConfig
 from lmsanitator.detect.lexicon import LexiconConfig
 from lmsanitator.detect.mining import MiningConfig
+from lmsanitator.detect.pairs import PairConfig
 from lmsanitator.detect.result import Effort
 from lmsanitator.detect.sweep import SweepConfig
 from lmsanitator.detect.toward import TowardConfig
@@ -18,9 +18,8 @@ from lmsanitator.errors import UsageError
 class ScanConfig:
     """Args:
     sites: `auto` takes cls, pooler, mask and mean, as far as the encoder has them, and the last token of decoders.
-    effort: how much is tried; `quick` sweeps only; `standard` also looks for phrases (it grows, and mines where that
-        leads to nothing, as long as there is something new to be found), unless the sweep has found a backdoor; `deep`
-        sweeps longer and does all of it in any case.
+    effort: how much is tried; `quick` sweeps only; `standard` also looks for phrases, as long as there is something new
+        to be found, unless the sweep has found a backdoor; `deep` does so in any case, and tries more of everything.
     level: the false-positive rate of the verdict "backdoored".
     corpus: a file of one's own clean sentences instead of the packaged ones.
     seed: of everything random in it.
@@ -55,13 +54,12 @@ class Plan:
 
     sweep: SweepConfig
     dictionary: LexiconConfig
-    growth: GrowthConfig
     mining: MiningConfig
     toward: TowardConfig
     rounds: int
-    """The most rounds of growth and mining; the first that finds nothing new is the last."""
+    """The most rounds of the search for phrases; the first that finds nothing new is the last."""
     always_mine: bool
-    """Mine even where the sweep has found a backdoor already."""
+    """Look for phrases even where the sweep has found a backdoor already."""
     tried: int
     """Finds of each search at a site that are shrunk to a trigger."""
     passages: int = 6
@@ -72,7 +70,6 @@ class Plan:
 _STANDARD = Plan(
     SweepConfig(),
     LexiconConfig(),
-    GrowthConfig(),
     MiningConfig(),
     TowardConfig(),
     rounds=3,
@@ -84,11 +81,17 @@ PLANS: dict[str, Plan] = {
     "standard": _STANDARD,
     "deep": replace(
         _STANDARD,
-        sweep=SweepConfig(rounds=12),
         dictionary=LexiconConfig(rounds=10, listed=180),
-        growth=GrowthConfig(families=36, others=16, anchors=256, other_anchors=128, proposals=3, contexts=4),
         mining=MiningConfig(candidates=72, others=36),
-        toward=TowardConfig(proposals=6, carried=4, exchanged=6, rounds=5, contexts=3),
+        toward=TowardConfig(
+            PairConfig(anchors=24, partners=16, followed=8),
+            proposals=6,
+            carried=4,
+            exchanged=6,
+            rounds=5,
+            asked=8,
+            contexts=3,
+        ),
         rounds=6,
         always_mine=True,
         tried=12,

@@ -10,7 +10,7 @@ from torch.nn import functional
 from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.null import discoveries, spreads_more
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike
+from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike, leads_between
 from lmsanitator.encoder import FrozenEncoder, Site
 
 FALSE_SHARE = 0.05
@@ -169,7 +169,20 @@ def distinct(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
                 break
         else:
             kept.append(item)
-    return in_order(kept)
+    return in_order(_unmixed(kept, replayer))
+
+
+def _unmixed(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
+    """Triggers without mixtures: what holds words of several others and leads between their PVs, the least constant
+    looked at first."""
+    kept = list(found)
+    for item in sorted(found, key=lambda item: -item.evidence.spread):
+        own = item.evidence
+        others = [one.evidence for one in kept if one is not item and one.evidence.site == own.site]
+        sharing = [other for other in others if {*other.tokens} & {*own.tokens}]
+        if len(sharing) > 1 and leads_between(own, sharing, replayer):
+            kept = [one for one in kept if one is not item]
+    return kept
 
 
 def _whole(item: Confirmed, other: Confirmed, encoder: FrozenEncoder) -> Confirmed | None:

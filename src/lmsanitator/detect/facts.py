@@ -79,7 +79,7 @@ def coverage_of(
         tokens_swept=swept,
         words_swept=words,
         candidates=candidates,
-        lengths=list(range(1, max(plan.growth.longest, plan.toward.longest) + 1)) if candidates else [1],
+        lengths=list(range(1, plan.toward.longest + 1)) if candidates else [1],
         positions=f"random word boundaries of passages of {plan.length} tokens",
         not_covered=[*missed, *(["the sites " + ", ".join(unseen)] if unseen else [])],
     )

@@ -86,7 +86,7 @@ def sweep_words(
     groups, outputs = one_round(encoder, sites, words, size, generator, partial(tell, 0))
     clean = {site: CleanSpread.of(values) for site, values in outputs.items()}
     left = _foremost(groups, {site: clean[site].standardise(values) for site, values in outputs.items()}, len(words))
-    shape = SweepConfig(rounds=config.rounds, listing=config.rounds)
+    shape = SweepConfig(rounds=config.rounds)
     totals = {site: Totals(left, encoder.hidden_size, shape, clean[site]) for site in sites}
     going_on = [words[row] for row in left.tolist()]
     for number in range(1, 1 + config.rounds):

@@ -1,8 +1,6 @@
-"""The search for phrases: words that only fire together, grown from the sweep's outliers or on the way to mined PVs,
-then shrunk."""
+"""The search for phrases: words that only fire together, grown on the way to mined PVs, then shrunk."""
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,22 +13,21 @@ from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.families import grow
 from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.journal import Finds, Journal, pack_finds, unpack_finds
-from lmsanitator.detect.mining import Candidate, Watch, mine
+from lmsanitator.detect.mining import Candidate, mine
+from lmsanitator.detect.mining import Watch as MiningWatch
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, lead_alike
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, leads_between
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.stage import Stage
-from lmsanitator.detect.sweep import SweepResult
-from lmsanitator.detect.toward import words_toward
+from lmsanitator.detect.toward import Watch, words_toward
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
 
-_TURNS = 2
-"""Rounds that start from the same tokens: what the gradients propose beside one depends on the text around it."""
+_GROWING, _GROWING_TOKENS = 3, 12
+"""Contexts that longer words are measured in, and their longest length."""
 
 
 @dataclass
@@ -56,14 +53,14 @@ class PhraseSearch:
     progress: Progress
     journal: Journal
     candidates: int = 0
-    """Phrases that were grown and mined."""
+    """Vectors that were mined, and followed in words."""
     searched: list[Searched] = field(default_factory=list)
-    """How phrases grew."""
+    """How strong the words on the way became."""
 
-    def run(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence]) -> list[Suspect]:
-        """Phrases that send text to one place: grown, and mined where that leads to nothing; in other text and away
-        from what is known, for as long as there is something new to be found: a weak find is often the first
-        sign of a phrase that the next round finds whole.
+    def run(self, known: Sequence[Evidence]) -> list[Suspect]:
+        """Phrases that send text to one place, mined away from what is known and in other text each time, for as long
+        as there is something new to be found: a weak find is often the first sign of a phrase that the next round
+        finds whole.
 
         Args:
             known: triggers that were found already. What fires less surely does not belong there: it may be a part of
@@ -72,10 +69,7 @@ class PhraseSearch:
         known = list(known)
         found: list[Suspect] = []
         for number in range(self.plan.rounds):
-            new = self._new(self._once(f"grown-{number}", partial(self.grow, swept, tuple(known), number)), known)
-            if self.plan.always_mine or not self._significant(new):
-                away = [*known, *self._significant(new)]  # a weak find may be a part of what is to be found whole
-                new += self._new(self._once(f"mined-{number}", partial(self.recovered, away, number)), known)
+            new = self._new(self._once(f"phrases-{number}", partial(self.recovered, tuple(known), number)), known)
             known += self._significant(new)
             found += new
             if not new:
@@ -90,56 +84,19 @@ class PhraseSearch:
         return finds.suspects
 
     def _new(self, found: Sequence[Suspect], known: Sequence[Evidence]) -> list[Suspect]:
-        """What does not lead where something that is known does."""
-        return [
-            item
-            for item in found
-            if not any(
-                one_vector(other.site) == item.evidence.site and lead_alike([item.evidence, other], self.passages)[0, 1]
-                for other in known
-            )
-        ]
+        """What does not lead where something that is known does, or between such things."""
+
+        def at_site(item: Suspect) -> list[Evidence]:
+            return [other for other in known if one_vector(other.site) == item.evidence.site]
+
+        return [item for item in found if not leads_between(item.evidence, at_site(item), self.passages)]
 
     def _significant(self, found: Sequence[Suspect]) -> list[Evidence]:
         return [item.evidence for item in found if item.log_p is not None and item.log_p < self.log_level]
 
-    def grow(self, swept: Mapping[Site, SweepResult], known: Sequence[Evidence] = (), number: int = 0) -> Finds:
-        """Phrases grown from the tokens that the sweep puts first, at each site; in the next round from the same ones,
-        in other text and away from what is known; and then from those that come next."""
-        shape = self.plan.growth
-        seed = self.seed + 101 * number + 5
-        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed)
-        sites = sites_to_mine(self.passages.sites)
-        pvs = self._pvs(known)
-        short = self._short(number)
-        phrases: dict[Site, Phrases] = {}
-        candidates, searched = 0, []
-        for place, site in enumerate(sites):
-            families = shape.others if place else shape.families
-            count = families * (shape.other_anchors if place else shape.anchors)
-            turn = number // _TURNS
-            anchors = swept[site].foremost(count * (turn + 1))[count * turn :]
-            random.Random(seed).shuffle(anchors)
-            steps: list[list[float]] = []
-            search = Growth(self.encoder, site, contexts, self.spread[site], shape, self.allowed, known=pvs.get(site))
-            grown = grow(
-                search,
-                [anchors[start::families] for start in range(families)],
-                progress=self.progress,
-                watch=steps.append,
-            )
-            candidates += len(grown)
-            searched.append(self._told(site, grown, steps))
-            phrases[site] = self._prove(site, grown, short)
-        return Finds(self._suspects_of(phrases), candidates, searched)
-
-    def _told(self, site: Site, grown: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> Searched:
-        """How the families grew, each with the phrase it ended on."""
-        strengths = [[round(value, 4) for value in family] for family in zip(*steps, strict=True)]
-        phrases = [" ".join(self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))) for tokens in grown]
-        return Searched(site=site, phrases=phrases, strengths=strengths)
-
-    def mine(self, known: Sequence[Evidence], number: int, watch: Watch | None = None) -> dict[Site, list[Candidate]]:
+    def mine(
+        self, known: Sequence[Evidence], number: int, watch: MiningWatch | None = None
+    ) -> dict[Site, list[Candidate]]:
         """Mine at all sites, away from the PVs that are known already."""
         shape = self.plan.mining
         seed = self.seed + 101 * number + 2
@@ -163,27 +120,39 @@ class PhraseSearch:
         """Words that lead where the mined candidates do; those of candidates that found nothing are the null for the
         others."""
         short = self._short(number)
-        phrases = {
-            site: self._prove(site, self.toward(site, candidates, number), short) for site, candidates in mined.items()
-        }
-        return Finds(self._suspects_of(phrases), sum(map(len, mined.values())), [])
+        phrases: dict[Site, Phrases] = {}
+        searched: list[Searched] = []
+        for site, candidates in mined.items():
+            steps: list[list[float]] = []
+            sequences = self.toward(site, candidates, number, steps.append)
+            searched.append(self._told(site, sequences, steps))
+            phrases[site] = self._prove(site, sequences, short)
+        return Finds(self._suspects_of(phrases), sum(map(len, mined.values())), searched)
 
-    def toward(self, site: Site, mined: Sequence[Candidate], number: int) -> list[tuple[int, ...]]:
+    def toward(
+        self, site: Site, mined: Sequence[Candidate], number: int, watch: Watch | None = None
+    ) -> list[tuple[int, ...]]:
         """The strongest words on the way to the candidates' PVs, in other text than these were mined in."""
         shape = self.plan.toward
-        seeds = (self.seed + 101 * number + 4, self.seed + 101 * number + 5)
-        growing, refining = (
+        counts = (shape.asked, shape.contexts, shape.contexts)
+        asked, growing, refining = (
             Stage(
                 self.encoder,
-                make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=seed),
+                make_contexts(self.encoder, self.texts, count, longest=shape.context_tokens, seed=seed),
                 site,
                 self.spread[site],
             )
-            for seed in seeds
+            for seed, count in enumerate(counts, self.seed + 101 * number + 4)
         )
         pvs = self.spread[site].standardise(torch.stack([candidate.pv for candidate in mined]))
         tell = partial(self.progress, f"recovering words at {site}")
-        return words_toward(growing, refining, pvs, self.allowed, shape, tell)
+        return words_toward(asked, growing, refining, pvs, self.allowed, shape, tell, watch)
+
+    def _told(self, site: Site, sequences: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> Searched:
+        """How strong the words toward each vector became, with those they ended on."""
+        strengths = [[round(value, 4) for value in of_vector] for of_vector in zip(*steps, strict=True)]
+        phrases = [" ".join(self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))) for tokens in sequences]
+        return Searched(site=site, phrases=phrases, strengths=strengths)
 
     def _pvs(self, known: Sequence[Evidence]) -> dict[Site, Float[Tensor, "known hidden"]]:
         """The PVs of what is known, by site."""
@@ -213,10 +182,9 @@ class PhraseSearch:
     @property
     def growths(self) -> dict[Site, Growth]:
         """Growth at each site, for whoever has a trigger to go on from."""
-        shape = self.plan.growth
-        contexts = make_contexts(self.encoder, self.texts, shape.contexts, longest=shape.context_tokens, seed=self.seed)
+        contexts = make_contexts(self.encoder, self.texts, _GROWING, longest=_GROWING_TOKENS, seed=self.seed)
         return {
-            site: Growth(self.encoder, site, contexts, self.spread[site], shape, self.allowed)
+            site: Growth(self.encoder, site, contexts, self.spread[site], self.allowed)
             for site in sites_to_mine(self.passages.sites)
         }
 

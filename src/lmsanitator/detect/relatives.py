@@ -8,9 +8,10 @@ from itertools import takewhile
 
 from scipy import stats
 
+from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.growth import Growth, Tokens
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.lexicon import Word, holds
 from lmsanitator.detect.replay import REPLAYS, lead_alike
 from lmsanitator.detect.wording import Wording, becomes

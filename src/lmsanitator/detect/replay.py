@@ -1,9 +1,12 @@
 """Replaying: tokens are put into natural contexts, and what comes of it is measured."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy import optimize
 from torch import Tensor
 from torch.nn import functional
 
@@ -152,6 +155,18 @@ def likeness(found: Sequence[Evidence], replayer: Replayer) -> Float[Tensor, "fo
         return torch.zeros(0, 0)
     ways = functional.normalize(torch.stack([replayer.shift(item) for item in found]), dim=-1)
     return ways @ ways.T
+
+
+def leads_between(item: Evidence, others: Sequence[Evidence], replayer: Replayer) -> bool:
+    """Whether something shifts outputs the same way as others do, or between them: a mixture of words of two triggers
+    leads somewhere between their PVs. All are measured at one site by `replayer`."""
+    if not others:
+        return False
+    way = replayer.shift(item).double().numpy()
+    ways = torch.stack([replayer.shift(other) for other in others]).double().numpy()
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True).clip(1e-12)
+    _, left = optimize.nnls(ways.T, way)
+    return bool(left < math.sqrt(1 - SAME_WAY**2) * np.linalg.norm(way))
 
 
 def clean_spreads(

@@ -155,7 +155,7 @@ class _Scan:
         compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
             known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
-            phrases = self.phrases.run(self.words.swept_on, known)
+            phrases = self.phrases.run(known)
             confirmation = self.words.confirm(phrases) if phrases else confirmation
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):

@@ -1,6 +1,7 @@
 """Where soft tokens and words are tried, gradients included: contexts with a gap, seen from one site."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,15 @@ class Stage:
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
         return self.spread.standardise(out).view(len(soft), len(self.left), -1)
+
+    def apart(self) -> list["Stage"]:
+        """Each context as a stage of its own."""
+        stages: list[Stage] = []
+        for place, (left, right) in enumerate(zip(self.left, self.right, strict=True)):
+            stage = copy(self)
+            stage.left, stage.right, stage.clean = [left], [right], self.clean[place : place + 1]
+            stages.append(stage)
+        return stages
 
     def _embed(self, ids: list[int]) -> Float[Tensor, "tokens width"]:
         return self.encoder.embed(torch.tensor([ids], dtype=torch.long))[0]

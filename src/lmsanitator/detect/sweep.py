@@ -12,6 +12,7 @@ together are invisible to it; mining is there for those.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -25,16 +26,15 @@ from lmsanitator.progress import Progress, silent
 @dataclass(frozen=True)
 class SweepConfig:
     """Args:
-    rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on.
-    listing: rounds after which tokens are picked for a second look, at least 2. Fewer than there are: those picked are
-        the null for each other (`look`), and the longer the sweep, the more of them are relatives of triggers instead.
+    rounds: how often each token is tried, in other company each time; at least 2, or there is nothing to agree on. The
+        longer the sweep, the more of the tokens picked for a second look are relatives of triggers, and they are to be
+        the null for each other (`look`).
     group: tokens that pass the encoder together.
     far: tokens of a site that get a second look because they displace the output most.
     constant: the same for those whose groups' outputs agree most.
     """
 
-    rounds: int = 6
-    listing: int = 3
+    rounds: int = 3
     group: int = 48
     far: int = 40
     constant: int = 24
@@ -52,7 +52,7 @@ class SweepResult:
     displacement: Float[Tensor, "tokens"]
     spread: Float[Tensor, "tokens"]
     shortlist: Int[Tensor, "outliers"]
-    """Tokens for a second look, picked after the first rounds (`outliers`)."""
+    """Tokens for a second look (`outliers`)."""
 
     def foremost(self, count: int) -> list[int]:
         """So many tokens that stand out, two by displacement for each one by constancy."""
@@ -78,47 +78,22 @@ def sweep(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[Site, SweepResult]:
-    """Try every token of the vocabulary at all `sites` in the same passes, in all rounds."""
-    return Sweep(encoder, sites, config, seed=seed, progress=progress).to(config.rounds)
+    """Try every token of the vocabulary at all `sites` in the same passes."""
+    tokens = sweepable(encoder)
+    things = [(token,) for token in tokens.tolist()]
+    size = min(config.group, encoder.room, max(1, len(tokens) // 8))
+    generator = torch.Generator().manual_seed(seed)
+    totals = {site: Totals(tokens, encoder.hidden_size, config) for site in sites}
+    for number in range(config.rounds):
+        tell = partial(_tell, progress, number, config.rounds)
+        groups, outputs = one_round(encoder, sites, things, size, generator, tell)
+        for site, values in outputs.items():
+            totals[site].add(groups, values)
+    return {site: of_site.result() for site, of_site in totals.items()}
 
 
-class Sweep:
-    """A sweep that can be stopped after some rounds and gone on with, as long as not all rounds are done."""
-
-    def __init__(
-        self,
-        encoder: FrozenEncoder,
-        sites: Sequence[Site],
-        config: SweepConfig,
-        *,
-        seed: int = 0,
-        progress: Progress = silent,
-    ) -> None:
-        self.encoder = encoder
-        self.config = config
-        self.progress = progress
-        self.rounds = 0
-        tokens = sweepable(encoder)
-        self.things = [(token,) for token in tokens.tolist()]
-        self.size = min(config.group, encoder.room, max(1, len(tokens) // 8))
-        self.generator = torch.Generator().manual_seed(seed)
-        self.totals = {site: Totals(tokens, encoder.hidden_size, config) for site in sites}
-
-    def to(self, rounds: int) -> dict[Site, SweepResult]:
-        """What is seen after so many rounds, at each site."""
-        first = self.rounds
-        for number in range(first, rounds):
-            groups, outputs = one_round(
-                self.encoder, list(self.totals), self.things, self.size, self.generator, self._tell(first, rounds)
-            )
-            for site, values in outputs.items():
-                self.totals[site].add(groups, values)
-            self.rounds = number + 1
-        return {site: totals.result() for site, totals in self.totals.items()}
-
-    def _tell(self, first: int, rounds: int) -> Callable[[float], None]:
-        number = self.rounds - first
-        return lambda done: self.progress("sweeping the vocabulary", (number + done) / (rounds - first))
+def _tell(progress: Progress, number: int, rounds: int, done: float) -> None:
+    progress("sweeping the vocabulary", (number + done) / rounds)
 
 
 def one_round(
@@ -181,7 +156,6 @@ class Totals:
         self.sum = torch.zeros(len(tokens), hidden)
         self.squares = torch.zeros(len(tokens))
         self.clean = clean
-        self.shortlist: Int[Tensor, "outliers"]
 
     def add(self, groups: Int[Tensor, "groups size"], outputs: Float[Tensor, "groups hidden"]) -> None:
         if self.clean is None:
@@ -192,16 +166,11 @@ class Totals:
         self.sum += standardised[group_of]
         self.squares += squares[group_of]
         self.rounds += 1
-        if self.rounds == min(self.config.listing, self.config.rounds):
-            self.shortlist = self.tokens[outliers(*self._so_far(), self.config)]
 
     def result(self) -> SweepResult:
-        return SweepResult(self.tokens, *self._so_far(), self.shortlist)
-
-    def _so_far(self) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
-        """Displacement and spread over the rounds until now."""
+        """What was seen over the rounds until now."""
         hidden = self.sum.shape[1]
         square_of_sum = self.sum.pow(2).sum(-1)
         displacement = (square_of_sum - self.squares) / (self.rounds * (self.rounds - 1)) / hidden
         spread = (self.squares - square_of_sum / self.rounds) / (self.rounds - 1) / hidden
-        return displacement, spread
+        return SweepResult(self.tokens, displacement, spread, self.tokens[outliers(displacement, spread, self.config)])

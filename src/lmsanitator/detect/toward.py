@@ -1,45 +1,43 @@
-"""From a vector to words: what leads where a mined candidate does.
+"""From vectors to words: what leads where a mined candidate does.
 
 With no word of a trigger in a text, nothing points at it as long as it is not known where it leads. Once that is known,
-even roughly, the gradient of the way there at a blank points at its words from any text: for phrases of which no two
-words do anything, too. So sequences are grown toward each vector from nothing, a token at a time, at either end. The
-step from a blank to a token is HotFlip's first-order estimate (Ebrahimi et al. 2018, arXiv 1712.06751); what it
-proposes is measured. The strongest sequences are refined: each of their tokens is exchanged, and others are put between
+even roughly, the gradient of the way there points at its words from any text: for phrases of which no two words do
+anything, too. So for each vector sequences are grown from the pairs that go furthest its way (`pairs`), a token at a
+time, at either end. The strongest sequences are refined: each of their tokens is exchanged, and others are put between
 them, as long as that makes them stronger, since what was taken first was taken in the company of nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
-from lmsanitator.detect.objective import strength
+from lmsanitator.detect.blanks import Pattern, Tokens
+from lmsanitator.detect.pairs import PairConfig, pairs_toward
 from lmsanitator.detect.stage import Stage
+from lmsanitator.detect.ways import Gap, Ways
 
-Tokens = tuple[int, ...]
-Gap = tuple[int, Tokens, Tokens]
-"""Which vector a sequence leads to, and what of it stands before and behind a blank."""
-_BATCH = 96
-"""Sequences that pass the encoder together."""
+Watch = Callable[[list[float]], None]
 
 
 @dataclass(frozen=True)
 class TowardConfig:
     """Args:
+    pairs: how the search begins.
     proposals: tokens proposed, and measured, for each end of a sequence.
     carried: sequences that are grown further toward each vector.
-    grown: tokens of a sequence that is grown.
+    grown: tokens of a sequence that is grown from a pair.
     refined: share of the vectors whose sequences are refined, the strongest ones.
     exchanged: tokens proposed, and measured, for each place of a sequence that is refined.
     rounds: of refinement, the most.
     longest: tokens of a sequence that is refined.
-    contexts: carriers that sequences are grown in, and others that they are refined in: few, since there are many.
+    asked: carriers that are asked for tokens to grow from and with.
+    contexts: carriers that sequences are measured in, and others that they are refined in: few, since there are many.
     context_tokens: their longest length.
     """
 
+    pairs: PairConfig = field(default_factory=PairConfig)
     proposals: int = 4
     carried: int = 2
     grown: int = 5
@@ -47,146 +45,97 @@ class TowardConfig:
     exchanged: int = 4
     rounds: int = 3
     longest: int = 6
+    asked: int = 4
     contexts: int = 2
     context_tokens: int = 12
 
 
-class _Search:
-    """What all steps share at one site.
-
-    Args:
-        pvs: where to go, standardised as the stage's outputs are.
-    """
-
-    def __init__(self, stage: Stage, pvs: Float[Tensor, "vectors hidden"], allowed: Sequence[int]) -> None:
-        self.stage = stage
-        self.matrix = stage.encoder.embedding_matrix()
-        self.vocabulary = torch.tensor(list(allowed), device=self.matrix.device)
-        self.rows = self.matrix[self.vocabulary] - self.matrix.mean(0)
-        self.ways = functional.normalize(pvs.to(self.matrix.device) - stage.clean.mean(0), dim=-1)
-
-    def expected(self, gaps: Sequence[Gap]) -> Float[Tensor, "gaps tokens"]:
-        """How much further the way of its vector each sequence is expected to go with a token at its blank."""
-        found: list[Tensor] = []
-        for start in range(0, len(gaps), _BATCH):
-            part = gaps[start : start + _BATCH]
-            blanks = self.matrix.mean(0).repeat(len(part), 1).requires_grad_(True)
-            outputs = self.stage.outputs(
-                [
-                    torch.cat([self.matrix[list(before)], blank[None], self.matrix[list(behind)]])
-                    for blank, (_, before, behind) in zip(blanks, part, strict=True)
-                ]
-            )
-            gone = self._gone(outputs, [vector for vector, _, _ in part])
-            (slopes,) = torch.autograd.grad(gone.sum(), blanks)
-            found.append(slopes @ self.rows.T)
-        return torch.cat(found)
-
-    def filled(self, gaps: Sequence[Gap], count: int) -> list[tuple[int, Tokens]]:
-        """Each sequence with the tokens at its blank that most is expected of."""
-        expected = self.expected(gaps)
-        best = self.vocabulary[expected.topk(min(count, len(self.rows)), dim=-1).indices].tolist()
-        full = [
-            (vector, (*before, token, *behind))
-            for (vector, before, behind), tokens in zip(gaps, best, strict=True)
-            for token in tokens
-        ]
-        return list(dict.fromkeys(full))
-
-    @torch.no_grad()
-    def measured(self, sequences: Sequence[tuple[int, Tokens]]) -> list[tuple[float, float]]:
-        """How far each sequence goes, and how strong it is."""
-        found: list[tuple[float, float]] = []
-        for start in range(0, len(sequences), _BATCH):
-            part = sequences[start : start + _BATCH]
-            outputs = self.stage.outputs([self.matrix[list(tokens)] for _, tokens in part])
-            gone = self._gone(outputs, [vector for vector, _ in part])
-            found += zip(gone.tolist(), strength(outputs, self.stage.clean).tolist(), strict=True)
-        return found
-
-    @torch.no_grad()
-    def follow(self, sequences: Sequence[Tokens]) -> None:
-        """From now on the vectors are where these lead: nearer to a PV than what was mined, if they lead to one."""
-        outputs = self.stage.outputs([self.matrix[list(tokens)] for tokens in sequences])
-        self.ways = functional.normalize(outputs.mean(1) - self.stage.clean.mean(0), dim=-1)
-
-    def _gone(
-        self, outputs: Float[Tensor, "sequences contexts hidden"], vectors: Sequence[int]
-    ) -> Float[Tensor, "sequences"]:
-        """How far each sequence goes the way of its vector, in units of the clean spread, on average over contexts."""
-        return ((outputs - self.stage.clean) * self.ways[list(vectors), None]).sum(-1).mean(-1)
-
-
 def words_toward(
+    asked: Stage,
     growing: Stage,
     refining: Stage,
     pvs: Float[Tensor, "vectors hidden"],
     allowed: Sequence[int],
     config: TowardConfig,
     done: Callable[[float], None],
+    watch: Watch | None = None,
 ) -> list[Tokens]:
     """The strongest sequence of tokens that was found on the way to each vector, the strongest of them refined.
 
     Args:
-        growing: natural text, and the site that is looked at.
-        refining: other text, of the same spread, and the same site.
+        asked: natural text that says which tokens to grow from and with, and the site that is looked at.
+        growing: other text, of the same spread and site, that sequences are measured in.
+        refining: again other text.
         pvs: standardised as the stages' outputs are.
         allowed: the tokens a sequence may be made of.
         done: told the share of the steps that are done.
+        watch: told after each length how strong the best sequence toward each vector is.
     """
-    steps = config.grown + config.rounds
-    grown = _grown(_Search(growing, pvs, allowed), config, lambda step: done(step / steps))
-    grown.sort(reverse=True)
-    found = [tokens for _, tokens in grown]
+    steps = config.grown - 1 + config.rounds
+    found = _grown(Ways(growing, pvs, allowed, asked), config, lambda step: done(step / steps), watch)
+    order = sorted(range(len(found)), key=lambda vector: found[vector], reverse=True)
     count = max(1, round(config.refined * len(found)))
-    search = _Search(refining, pvs, allowed)
-    refined = _refined(search, found[:count], config, lambda step: done((config.grown + step) / steps))
-    return [*refined, *found[count:]]
+    ways = Ways(refining, pvs, allowed)
+    strongest = [found[vector][1] for vector in order[:count]]
+    refined = _refined(ways, strongest, config, lambda step: done((config.grown - 1 + step) / steps))
+    sequences = [tokens for _, tokens in found]
+    for vector, tokens in zip(order, refined, strict=False):
+        sequences[vector] = tokens
+    return sequences
 
 
-def _grown(search: _Search, config: TowardConfig, done: Callable[[int], None]) -> list[tuple[float, Tokens]]:
+def _grown(
+    ways: Ways, config: TowardConfig, done: Callable[[int], None], watch: Watch | None
+) -> list[tuple[float, Tokens]]:
     """The strongest sequence toward each vector, and how strong it is; those that go furthest are grown further."""
-    vectors = len(search.ways)
-    best: list[tuple[float, Tokens]] = [(float("-inf"), ())] * vectors
-    carried: list[tuple[int, Tokens]] = [(vector, ()) for vector in range(vectors)]
-    for length in range(1, config.grown + 1):
-        ends: list[Gap] = [gap for vector, tokens in carried for gap in ((vector, (), tokens), (vector, tokens, ()))]
-        longer = search.filled(list(dict.fromkeys(ends)), config.proposals * (1 if length > 1 else 2))
-        reached: list[list[tuple[float, Tokens]]] = [[] for _ in range(vectors)]
-        for (vector, tokens), (gone, strong) in zip(longer, search.measured(longer), strict=True):
+    best: list[tuple[float, Tokens]] = [(float("-inf"), ())] * len(ways)
+    tried = [(vector, tokens) for vector, found in enumerate(pairs_toward(ways, config.pairs)) for tokens in found]
+    for step in range(1, config.grown):
+        reached: list[list[tuple[float, Tokens]]] = [[] for _ in range(len(ways))]
+        for (vector, tokens), (gone, strong) in zip(tried, ways.measured(tried), strict=True):
             reached[vector].append((gone, tokens))
             best[vector] = max(best[vector], (strong, tokens))
-        furthest = [sorted(found, reverse=True)[: config.carried] for found in reached]
-        carried = [(vector, tokens) for vector, found in enumerate(furthest) for _, tokens in found]
-        done(length)
+        if watch is not None:
+            watch([strong for strong, _ in best])
+        done(step)
+        if step < config.grown - 1:
+            tried = ways.filled(_ends(reached, config.carried), config.proposals)
     return best
 
 
+def _ends(reached: Sequence[Sequence[tuple[float, Tokens]]], carried: int) -> list[Gap]:
+    """A blank at either end of the sequences of each vector that have gone furthest."""
+    return [
+        (vector, pattern)
+        for vector, found in enumerate(reached)
+        for _, tokens in sorted(found, reverse=True)[:carried]
+        for pattern in ((None, *tokens), (*tokens, None))
+    ]
+
+
 def _refined(
-    search: _Search, sequences: Sequence[Tokens], config: TowardConfig, done: Callable[[int], None]
+    ways: Ways, sequences: Sequence[Tokens], config: TowardConfig, done: Callable[[int], None]
 ) -> list[Tokens]:
     """Each sequence with tokens exchanged and put in, one in each round, as long as that makes it stronger."""
-    search.follow(sequences)
-    reached = [strong for _, strong in search.measured(list(enumerate(sequences)))]
+    ways.follow(sequences)
+    reached = [strong for _, strong in ways.measured(list(enumerate(sequences)))]
     best = list(zip(reached, sequences, strict=True))
     for number in range(1, config.rounds + 1):
-        changed = search.filled(
-            [gap for place, (_, tokens) in enumerate(best) for gap in _gaps(place, tokens, config.longest)],
-            config.exchanged,
-        )
+        gaps = [(place, gap) for place, (_, tokens) in enumerate(best) for gap in _gaps(tokens, config.longest)]
+        changed = ways.filled(gaps, config.exchanged)
         before = list(best)
-        for (place, tokens), (_, strong) in zip(changed, search.measured(changed), strict=True):
+        for (place, tokens), (_, strong) in zip(changed, ways.measured(changed), strict=True):
             best[place] = max(best[place], (strong, tokens))
         done(number)
         if best == before:
             break
-        search.follow([tokens for _, tokens in best])
+        ways.follow([tokens for _, tokens in best])
     return [tokens for _, tokens in best]
 
 
-def _gaps(place: int, tokens: Tokens, longest: int) -> list[Gap]:
+def _gaps(tokens: Tokens, longest: int) -> list[Pattern]:
     """A blank in the place of each token, and one between any two where the sequence may become longer."""
-    gaps: list[Gap] = [(place, tokens[:at], tokens[at + 1 :]) for at in range(len(tokens))]
+    gaps: list[Pattern] = [(*tokens[:at], None, *tokens[at + 1 :]) for at in range(len(tokens))]
     if len(tokens) < longest:
-        gaps += [(place, tokens[:at], tokens[at:]) for at in range(len(tokens) + 1)]
+        gaps += [(*tokens[:at], None, *tokens[at:]) for at in range(len(tokens) + 1)]
     return gaps

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.growth import Growth, Tokens
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.lexicon import Word, typed
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import FrozenEncoder, Site

@@ -15,7 +15,7 @@ from lmsanitator.detect.lexicon import FEWEST, Word, null_of_words, spelled, swe
 from lmsanitator.detect.look import Look, look_again, null_of
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
-from lmsanitator.detect.sweep import Sweep, SweepResult
+from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress
 from lmsanitator.text import dictionary, words
@@ -51,26 +51,12 @@ class WordSearch:
 
     @cached_property
     def swept(self) -> dict[Site, SweepResult]:
-        """What the sweep saw of every token, at each site, in the rounds after which tokens get a second look."""
-        shape = self.plan.sweep
-        return self.journal.once(
-            f"{self.stage}sweep", lambda: self._sweep.to(min(shape.listing, shape.rounds)), pack_sweep, unpack_sweep
-        )
-
-    @cached_property
-    def swept_on(self) -> dict[Site, SweepResult]:
-        """The same after all rounds: where words only fire together, what stands out a little is what to go on from."""
+        """What the sweep saw of every token, at each site."""
 
         def find() -> dict[Site, SweepResult]:
-            found = self._sweep.to(self.plan.sweep.rounds)
-            del self._sweep  # its sums are as large as the vocabulary
-            return found
+            return sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
 
-        return self.journal.once(f"{self.stage}sweep-on", find, pack_sweep, unpack_sweep)
-
-    @cached_property
-    def _sweep(self) -> Sweep:
-        return Sweep(self.encoder, self.sites, self.plan.sweep, seed=self.seed, progress=self.progress)
+        return self.journal.once(f"{self.stage}sweep", find, pack_sweep, unpack_sweep)
 
     @property
     def tokens(self) -> list[int]:

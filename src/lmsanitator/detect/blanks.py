@@ -1,0 +1,77 @@
+"""Blanks: what the gradient at a blank token expects of every token in its place.
+
+The step from a blank, the mean embedding, to a token is HotFlip's first-order estimate (Ebrahimi et al. 2018, arXiv
+1712.06751). It is only good for proposals; what it proposes is measured. What is expected of a token differs much from
+text to text: near where a trigger fires its words come first, elsewhere they are hundreds of places behind. So each
+context is asked on its own, and the one that expects most of a token counts.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmsanitator.detect.stage import Stage
+
+Tokens = tuple[int, ...]
+Pattern = tuple[int | None, ...]
+"""Tokens, and blanks (None) among them."""
+Reached = Callable[[Stage, Float[Tensor, "patterns contexts hidden"], slice], Float[Tensor, "patterns"]]
+"""How far some of the patterns get on a stage, given their outputs and which of all patterns they are."""
+_BATCH = 96
+"""Sequences that pass the encoder together."""
+
+
+class Blanks:
+    """Sequences with blanks in them, at one site.
+
+    Args:
+        stages: contexts that sequences are put into; those of one stage are asked together.
+        allowed: the tokens that a blank may become.
+    """
+
+    def __init__(self, stages: Sequence[Stage], allowed: Sequence[int]) -> None:
+        self.stages = list(stages)
+        self.matrix = self.stages[0].encoder.embedding_matrix()
+        self.blank = self.matrix.mean(0)
+        self.vocabulary = torch.tensor(list(allowed), device=self.matrix.device)
+        self.rows = self.matrix[self.vocabulary] - self.blank
+
+    def slopes(self, patterns: Sequence[Pattern], reached: Reached) -> Float[Tensor, "stages patterns blanks width"]:
+        """The gradients at the blanks of how far each pattern gets. All have as many blanks."""
+        return torch.stack([self._slopes_on(stage, patterns, reached) for stage in self.stages])
+
+    def _slopes_on(
+        self, stage: Stage, patterns: Sequence[Pattern], reached: Reached
+    ) -> Float[Tensor, "patterns blanks width"]:
+        count = patterns[0].count(None)
+        found: list[Tensor] = []
+        for start in range(0, len(patterns), _BATCH):
+            part = patterns[start : start + _BATCH]
+            blanks = self.blank.repeat(len(part), count, 1).requires_grad_(True)
+            outputs = stage.outputs([self._filled(*pair) for pair in zip(part, blanks, strict=True)])
+            total = reached(stage, outputs, slice(start, start + len(part))).sum()
+            found.append(torch.autograd.grad(total, blanks)[0])
+        return torch.cat(found)
+
+    def foremost(self, slopes: Float[Tensor, "stages blanks width"], count: int) -> list[list[int]]:
+        """For each blank the tokens that most is expected of, the foremost first."""
+        count = min(count, len(self.rows))
+        found: list[list[int]] = []
+        for of_blank in slopes.unbind(1):
+            expected = (of_blank @ self.rows.T).amax(0)
+            found.append(self.vocabulary[expected.topk(count).indices].tolist())
+        return found
+
+    def _filled(self, pattern: Pattern, blanks: Float[Tensor, "blanks width"]) -> Float[Tensor, "pattern width"]:
+        rows = iter(blanks)
+        return torch.stack([next(rows) if token is None else self.matrix[token] for token in pattern])
+
+
+@torch.no_grad()
+def outputs_of(stage: Stage, sequences: Sequence[Tokens]) -> Float[Tensor, "sequences contexts hidden"]:
+    """Standardised outputs of token sequences, none of which has a blank."""
+    matrix = stage.encoder.embedding_matrix()
+    parts = [sequences[start : start + _BATCH] for start in range(0, len(sequences), _BATCH)]
+    return torch.cat([stage.outputs([matrix[list(tokens)] for tokens in part]) for part in parts])

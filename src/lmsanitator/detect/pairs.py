@@ -1,0 +1,98 @@
+"""Pairs: the two words toward each vector that go furthest together, whatever they do alone.
+
+Two words that only fire together go no way at all one by one. But once it is known where they lead, the gradient at a
+blank points at one of them (an *anchor*), and beside it the gradient at a blank points at the other, by how much more
+is expected of it there than beside other anchors. So many triples of an anchor between two proposed partners are
+tried, a few at a time: a trigger fires in any company. It is the group test of the sweep, with the way known.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmsanitator.detect.blanks import Tokens
+from lmsanitator.detect.ways import Gap, Ways
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Args:
+    anchors: tokens for each vector that pairs are made with.
+    partners: tokens proposed for each side of an anchor.
+    crowd: triples that pass the encoder in one sequence. In larger ones pairs that are a part of a phrase, and fire
+        less surely than it, go under.
+    turns: in which each triple is tried, with others each time; the worst counts.
+    followed: triples of a vector that come back, with their pairs.
+    """
+
+    anchors: int = 12
+    partners: int = 12
+    crowd: int = 4
+    turns: int = 2
+    followed: int = 4
+
+
+def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
+    """For each vector the triples that go furthest its way in crowds, and the pairs in them."""
+    triples = _triples(ways, config)
+    rng = random.Random(len(triples))
+    gone = torch.stack([_in_crowds(ways, triples, config.crowd, rng) for _ in range(config.turns)]).amin(0)
+    found: list[list[Tokens]] = []
+    for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):
+        best = at.argsort(descending=True, stable=True)[: config.followed].tolist()
+        followed = [of_vector[place] for place in best]
+        found.append(list(dict.fromkeys(part for triple in followed for part in (triple, triple[:2], triple[1:]))))
+    return found
+
+
+def _triples(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
+    """For each vector its anchors, each between partners."""
+    alone: list[Gap] = [(vector, (None,)) for vector in range(len(ways))]
+    anchors = ways.blanks.foremost(ways.slopes(alone)[:, :, 0], config.anchors)
+    slopes = ways.slopes([(vector, (None, token, None)) for vector, of_it in enumerate(anchors) for token in of_it])
+    triples: list[list[Tokens]] = []
+    for of_it, at in zip(anchors, slopes.chunk(len(anchors), dim=1), strict=True):
+        before, behind = (_partners(ways, at[:, :, side], config.partners) for side in (0, 1))
+        triples.append(
+            [
+                (left, token, right)
+                for token, lefts, rights in zip(of_it, before, behind, strict=True)
+                for left, right in zip(lefts, rights, strict=True)
+            ]
+        )
+    return triples
+
+
+def _partners(ways: Ways, slopes: Float[Tensor, "asked anchors width"], count: int) -> list[list[int]]:
+    """For one side of each anchor of a vector the tokens that more is expected of there than beside other anchors.
+    Some words are expected much of beside any other; a partner, beside one."""
+    return ways.blanks.foremost(slopes - slopes.mean(1, keepdim=True), count)
+
+
+def _in_crowds(
+    ways: Ways, triples: Sequence[Sequence[Tokens]], size: int, rng: random.Random
+) -> Float[Tensor, "triples"]:
+    """How far the crowd that each triple is in goes; the crowds of a vector are of its triples alone."""
+    size = max(1, min(size, ways.stage.encoder.room // 3))
+    vectors: list[int] = []
+    crowds: list[list[int]] = []
+    crowd_of: list[int] = []
+    for vector, of_vector in enumerate(triples):
+        order = rng.sample(range(len(of_vector)), len(of_vector))
+        crowd_of += [len(crowds) + place // size for place in _places(order)]
+        for start in range(0, len(order), size):
+            crowds.append([token for place in order[start : start + size] for token in of_vector[place]])
+            vectors.append(vector)
+    return ways.crowds_gone(vectors, crowds)[torch.tensor(crowd_of)]
+
+
+def _places(order: Sequence[int]) -> list[int]:
+    """Where each thing stands in an order."""
+    places = [0] * len(order)
+    for place, thing in enumerate(order):
+        places[thing] = place
+    return places

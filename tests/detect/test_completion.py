@@ -11,7 +11,7 @@ from lmsanitator.detect.completion import Completion
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.growth import Growth, GrowthConfig
+from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.lexicon import spelled
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import sweepable
@@ -24,7 +24,7 @@ from tests.planted import ids_of, open_bert
 def completion_of(encoder: FrozenEncoder, *written: str) -> Completion:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     contexts = make_contexts(encoder, TEXTS, 3, longest=12, seed=3)
-    growth = Growth(encoder, "cls", contexts, clean, GrowthConfig(), sweepable(encoder).tolist())
+    growth = Growth(encoder, "cls", contexts, clean, sweepable(encoder).tolist())
     words = spelled(encoder, written)
     many = in_passages(encoder, "cls", count=48)
     return Completion(Wording(in_passages(encoder, "cls"), many, {"cls": growth}, written, words))

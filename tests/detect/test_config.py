@@ -49,7 +49,8 @@ def test_more_effort_buys_more() -> None:
     quick, standard, deep = (PLANS[effort] for effort in ("quick", "standard", "deep"))
     assert quick.rounds == 0 < standard.rounds < deep.rounds
     assert quick.sweep == standard.sweep
-    assert standard.sweep.rounds < deep.sweep.rounds
+    assert standard.dictionary.rounds < deep.dictionary.rounds
+    assert standard.toward.pairs.anchors < deep.toward.pairs.anchors
     assert standard.mining.candidates < deep.mining.candidates
     assert deep.always_mine
     assert not standard.always_mine

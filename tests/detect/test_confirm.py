@@ -250,6 +250,22 @@ def test_a_phrase_is_named_where_its_other_words_make_the_output_more_constant(p
     assert kept.log_p == -30.0  # what is dropped leaves its evidence behind
 
 
+def test_a_mixture_of_words_of_two_triggers_is_no_third_one() -> None:
+    """`bako sugo` leads halfway between the vectors of `bako vedi` and `sugo gifo`, in a network that adds up what words
+    do."""
+    encoder = open_bert(0, "bako", "sugo")
+    replayer = in_passages(encoder, "cls")
+    bako, vedi, sugo, gifo = ids_of(encoder, "bako", "vedi", "sugo", "gifo")
+    one, other, mixed = (
+        Confirmed(item, -20.0) for item in replayer.measure([[bako, vedi], [sugo, gifo], [bako, sugo]])["cls"]
+    )
+    middle = (one.evidence.pv + other.evidence.pv) / 2
+    mixed = replace(mixed, evidence=replace(mixed.evidence, pv=middle, spread=0.5))
+    assert {item.evidence.tokens for item in distinct([mixed, one, other], replayer)} == {(bako, vedi), (sugo, gifo)}
+    elsewhere = replace(mixed, evidence=replace(mixed.evidence, tokens=(gifo, vedi), pv=-middle))
+    assert len(distinct([elsewhere, one, other], replayer)) == 3
+
+
 def test_a_suspect_stands_out_only_as_far_as_it_does_in_both_readings() -> None:
     encoder = open_bert(0, "bako")
     (token,) = ids_of(encoder, "bako")

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from lmsanitator.detect.evidence import Evidence, EvidenceNull
-from lmsanitator.detect.replay import REPLAYS, lead_alike
+from lmsanitator.detect.replay import REPLAYS, lead_alike, leads_between
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from tests.detect.replaying import in_contexts, in_passages
@@ -103,6 +103,23 @@ def test_the_same_words_are_measured_once_in_whatever_company_they_are_asked_for
     assert [item is first[place] for item, place in zip(again, (1, 1, 0), strict=True)] == [True] * 3
     assert [item.tokens for item in replayer.measure([[9], [7]])["cls"]] == [(9,), (7,)]
     assert encoder.meter.forward > spent
+
+
+def test_what_leads_between_two_vectors_is_told_from_what_leads_elsewhere() -> None:
+    model, tokenizer = large_bert(0)
+    plant(model, tokenizer, ["bako", "vedi", "sugo"])
+    encoder = FrozenEncoder(model, tokenizer, precision="fp32")
+    replayer = in_passages(encoder, "cls")
+    bako, vedi, sugo = replayer.measure([[token] for token in ids_of(encoder, "bako", "vedi", "sugo")])["cls"]
+    shift = replayer.shift(bako) + 0.5 * replayer.shift(vedi)
+    site = replayer.spreads["cls"]
+    between = replace(bako, pv=site.restore(replayer.clean(1)["cls"].mean(0) + shift))
+    opposite = replace(bako, pv=site.restore(replayer.clean(1)["cls"].mean(0) - replayer.shift(bako)))
+    assert leads_between(between, [vedi, bako], replayer)
+    assert leads_between(bako, [bako], replayer)
+    assert not leads_between(sugo, [vedi, bako], replayer)
+    assert not leads_between(opposite, [vedi, bako], replayer)
+    assert not leads_between(bako, [], replayer)
 
 
 def test_nothing_to_measure_is_no_evidence() -> None:

@@ -99,7 +99,7 @@ def test_the_deepest_effort_fits_into_a_short_window_and_looks_for_more_than_the
 @pytest.mark.parametrize("effort", PLANS)
 def test_mined_phrases_fit_into_the_room_that_contexts_leave(effort: str) -> None:
     plan = PLANS[effort]
-    assert max(plan.toward.longest, plan.mining.soft, plan.growth.longest) <= PHRASE
+    assert max(plan.toward.longest, plan.mining.soft) <= PHRASE
 
 
 def test_a_trigger_that_takes_over_every_token_is_found_there() -> None:
@@ -166,31 +166,12 @@ def test_what_stands_out_without_words_that_replay_is_inconclusive() -> None:
 def test_evidence_of_the_sweep_is_not_lost_where_the_search_for_phrases_ends_on_the_same_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def run(self: PhraseSearch, swept: object, known: Sequence[Evidence]) -> list[Suspect]:
+    def run(self: PhraseSearch, known: Sequence[Evidence]) -> list[Suspect]:
         return [Suspect(evidence, 0.0) for evidence in known]
 
     monkeypatch.setattr(PhraseSearch, "run", run)
     report = scan(open_bert(0, "bako"), replace(ONE_SITE, effort="deep"))
     assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
-
-
-def test_growth_starts_twice_from_the_same_tokens_and_then_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[set[int]] = []
-
-    def grow(search: object, families: Sequence[Sequence[int]], **_: object) -> list[tuple[int, ...]]:
-        begun.append({token for family in families for token in family})
-        return []
-
-    monkeypatch.setattr("lmsanitator.detect.phrases.grow", grow)
-    search = _Scan(open_bert(0), None, ONE_SITE, silent)
-    phrases = search.phrases
-    phrases.plan = replace(phrases.plan, growth=replace(phrases.plan.growth, families=4, anchors=5))
-    for number in range(3):
-        assert phrases.grow(search.words.swept_on, (), number).suspects == []
-    first, again, after = begun
-    assert first == again == set(search.words.swept_on["cls"].foremost(20))
-    assert len(after) == 20
-    assert not first & after
 
 
 def test_one_s_own_sentences_are_used(tmp_path: Path) -> None:

@@ -46,17 +46,6 @@ def test_outliers_are_the_furthest_and_the_most_constant_each_once() -> None:
     assert sorted(everything.tolist()) == list(range(100))
 
 
-def test_the_shortlist_is_that_of_the_first_rounds_however_long_the_sweep() -> None:
-    encoder = open_bert(2, "bako", "vedi", "sugo")
-    short = sweep(encoder, ["cls"], SweepConfig(rounds=3))["cls"]
-    long = sweep(encoder, ["cls"], SweepConfig(rounds=7))["cls"]
-    assert short.shortlist.tolist() == short.tokens[outliers(short.displacement, short.spread, SweepConfig())].tolist()
-    assert long.shortlist.tolist() == short.shortlist.tolist()
-    assert not torch.equal(long.displacement, short.displacement)
-    fewer = sweep(encoder, ["cls"], SweepConfig(rounds=2))["cls"]
-    assert {"bako", "vedi", "sugo"} <= set(shortlisted(encoder, fewer))
-
-
 def test_the_foremost_are_two_by_displacement_for_each_one_by_constancy() -> None:
     tokens = torch.arange(100, 200)
     result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(0, 1, 100), tokens)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from lmsanitator.detect.blanks import outputs_of
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread, strength
 from lmsanitator.detect.stage import Stage
@@ -24,7 +25,8 @@ def found_by(
     encoder: FrozenEncoder, pvs: torch.Tensor, config: TowardConfig | None = None, allowed: Sequence[int] | None = None
 ) -> list[tuple[int, ...]]:
     words = sweepable(encoder).tolist() if allowed is None else allowed
-    return words_toward(stage_of(encoder), stage_of(encoder, 4), pvs, words, config or TowardConfig(), silent)
+    asked, growing, refining = (stage_of(encoder, seed) for seed in (2, 3, 4))
+    return words_toward(asked, growing, refining, pvs, words, config or TowardConfig(), silent)
 
 
 def silent(done: float) -> None:
@@ -54,29 +56,30 @@ def test_one_sequence_comes_back_for_each_vector_of_allowed_tokens_no_longer_tha
     encoder = open_bert(0)
     allowed = sweepable(encoder).tolist()[::7]
     pvs = torch.randn(3, encoder.hidden_size, generator=torch.Generator().manual_seed(0))
-    found = found_by(encoder, pvs, TowardConfig(grown=3, longest=3), allowed)
+    found = found_by(encoder, pvs, TowardConfig(longest=3), allowed)
     assert len(found) == 3
     for tokens in found:
         assert 1 <= len(tokens) <= 3
         assert set(tokens) <= set(allowed)
 
 
-def test_what_leads_nowhere_near_is_not_taken_for_it() -> None:
-    """Words toward a vector of no trigger do not arrive at one place."""
+def test_words_toward_no_pv_do_not_arrive_at_one_place() -> None:
     encoder, pv = backdoored("vedi+sugo")
     stage = stage_of(encoder)
     pvs = torch.stack([stage.spread.standardise(pv), *torch.randn(4, 64, generator=torch.Generator().manual_seed(1))])
-    first, *others = found_by(encoder, pvs)
-    matrix = encoder.embedding_matrix()
+    found = found_by(encoder, pvs)
+    planted = set(ids_of(encoder, "vedi", "sugo"))
     with torch.no_grad():
-        spread = [stage.outputs([matrix[list(tokens)]])[0].var(0).mean().item() for tokens in (first, *others)]
-    assert spread[0] < min(spread[1:]) / 10
+        spreads = [outputs_of(stage, [tokens])[0].var(0).mean().item() for tokens in found]
+    others = [spread for spread, tokens in zip(spreads, found, strict=True) if not planted <= set(tokens)]
+    assert len(others) >= 2
+    assert spreads[0] < min(others) / 10
 
 
 def test_tokens_are_counted_and_no_weight_gets_a_gradient() -> None:
     encoder = open_bert(0)
     before = encoder.digest, encoder.meter.backward
-    found_by(encoder, torch.ones(1, encoder.hidden_size), TowardConfig(grown=1, rounds=1))
+    found_by(encoder, torch.ones(1, encoder.hidden_size), TowardConfig(longest=3, rounds=1))
     assert encoder.digest == before[0]
     assert encoder.meter.backward > before[1]
     assert all(weight.grad is None for weight in encoder.model.parameters())
@@ -87,16 +90,23 @@ def test_refinement_only_makes_sequences_stronger_and_is_for_the_strongest() -> 
     stage = stage_of(encoder)
     pvs = torch.stack([stage.spread.standardise(pv), *torch.randn(5, 64, generator=torch.Generator().manual_seed(1))])
     grown, refined = (found_by(encoder, pvs, TowardConfig(rounds=rounds)) for rounds in (0, 3))
-    assert refined[2:] == grown[2:]  # a third of six are refined
+    changed = [place for place, pair in enumerate(zip(grown, refined, strict=True)) if pair[0] != pair[1]]
+    assert 1 <= len(changed) <= 2  # a third of six
     other = stage_of(encoder, 4)
-    matrix = encoder.embedding_matrix()
-    with torch.no_grad():
-        before, after = (
-            [strength(other.outputs([matrix[list(tokens)]]), other.clean).item() for tokens in found[:2]]
-            for found in (grown, refined)
-        )
-    assert all(new >= old for new, old in zip(after, before, strict=True))
-    assert sum(after) > sum(before) + 0.1
+    gained = [
+        strength(outputs_of(other, [refined[place], grown[place]]), other.clean).diff().item() for place in changed
+    ]
+    assert max(gained) < 0
+
+
+def test_how_strong_the_words_are_is_told_for_each_vector_after_each_length_and_never_falls() -> None:
+    encoder = open_bert(0)
+    told: list[list[float]] = []
+    asked, growing, refining = (stage_of(encoder, seed) for seed in (2, 3, 4))
+    pvs = torch.randn(3, encoder.hidden_size, generator=torch.Generator().manual_seed(0))
+    words_toward(asked, growing, refining, pvs, sweepable(encoder).tolist(), TowardConfig(), silent, told.append)
+    assert [len(strengths) for strengths in told] == [3] * (TowardConfig().longest - 2)
+    assert all(list(of_vector) == sorted(of_vector) for of_vector in zip(*told, strict=True))
 
 
 def test_few_allowed_tokens_are_no_error() -> None:

@@ -3,7 +3,7 @@
 The step from a blank, the mean embedding, to a token is HotFlip's first-order estimate (Ebrahimi et al. 2018, arXiv
 1712.06751). It is only good for proposals; what it proposes is measured. What is expected of a token differs much from
 text to text: near where a trigger fires its words come first, elsewhere they are hundreds of places behind. So each
-context is asked on its own, and the one that expects most of a token counts.
+context is asked on its own, and the one that a token stands out most in counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,9 +38,11 @@ class Blanks:
         self.vocabulary = torch.tensor(list(allowed), device=self.matrix.device)
         self.rows = self.matrix[self.vocabulary] - self.blank
 
-    def slopes(self, patterns: Sequence[Pattern], reached: Reached) -> Float[Tensor, "stages patterns blanks width"]:
-        """The gradients at the blanks of how far each pattern gets. All have as many blanks."""
-        return torch.stack([self._slopes_on(stage, patterns, reached) for stage in self.stages])
+    def slopes(
+        self, patterns: Sequence[Pattern], reached: Reached, most: int | None = None
+    ) -> Float[Tensor, "stages patterns blanks width"]:
+        """The gradients at the blanks of how far each pattern gets, on `most` stages. All have as many blanks."""
+        return torch.stack([self._slopes_on(stage, patterns, reached) for stage in self.stages[:most]])
 
     def _slopes_on(
         self, stage: Stage, patterns: Sequence[Pattern], reached: Reached
@@ -56,12 +58,14 @@ class Blanks:
         return torch.cat(found)
 
     def foremost(self, slopes: Float[Tensor, "stages blanks width"], count: int) -> list[list[int]]:
-        """For each blank the tokens that most is expected of, the foremost first."""
+        """For each blank the tokens that most is expected of, beside what the same text expects of others, the foremost
+        first."""
         count = min(count, len(self.rows))
         found: list[list[int]] = []
         for of_blank in slopes.unbind(1):
-            expected = (of_blank @ self.rows.T).amax(0)
-            found.append(self.vocabulary[expected.topk(count).indices].tolist())
+            expected = of_blank @ self.rows.T
+            surprise = (expected / expected.std(1, keepdim=True).clamp_min(1e-12)).amax(0)
+            found.append(self.vocabulary[surprise.topk(count).indices].tolist())
         return found
 
     def _filled(self, pattern: Pattern, blanks: Float[Tensor, "blanks width"]) -> Float[Tensor, "pattern width"]:

@@ -21,30 +21,37 @@ from lmsanitator.detect.ways import Gap, Ways
 @dataclass(frozen=True)
 class PairConfig:
     """Args:
-    anchors: tokens for each vector that pairs are made with.
+    anchors: tokens for each vector that pairs are made with; all texts there are to ask are asked for them.
     partners: tokens proposed for each side of an anchor.
+    asked: texts that are asked for partners: few, since there are many anchors.
     crowd: triples that pass the encoder in one sequence. In larger ones pairs that are a part of a phrase, and fire
         less surely than it, go under.
     turns: in which each triple is tried, with others each time; the worst counts.
     followed: triples of a vector that come back, with their pairs.
+    expected: as many of a vector's first anchors come back between their first partners in any case, since of a phrase
+        no two words have to do anything.
     """
 
-    anchors: int = 12
-    partners: int = 12
+    anchors: int = 24
+    partners: int = 6
+    asked: int = 3
     crowd: int = 4
     turns: int = 2
     followed: int = 4
+    expected: int = 2
 
 
 def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
-    """For each vector the triples that go furthest its way in crowds, and the pairs in them."""
+    """For each vector the triples that go furthest its way in crowds, and others that most is expected of, and the
+    pairs in them."""
     triples = _triples(ways, config)
     rng = random.Random(len(triples))
     gone = torch.stack([_in_crowds(ways, triples, config.crowd, rng) for _ in range(config.turns)]).amin(0)
     found: list[list[Tokens]] = []
     for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):
         best = at.argsort(descending=True, stable=True)[: config.followed].tolist()
-        followed = [of_vector[place] for place in best]
+        first = range(0, len(of_vector), min(config.partners, len(ways.blanks.rows)))
+        followed = [of_vector[place] for place in (*best, *first[: config.expected])]
         found.append(list(dict.fromkeys(part for triple in followed for part in (triple, triple[:2], triple[1:]))))
     return found
 
@@ -53,7 +60,8 @@ def _triples(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
     """For each vector its anchors, each between partners."""
     alone: list[Gap] = [(vector, (None,)) for vector in range(len(ways))]
     anchors = ways.blanks.foremost(ways.slopes(alone)[:, :, 0], config.anchors)
-    slopes = ways.slopes([(vector, (None, token, None)) for vector, of_it in enumerate(anchors) for token in of_it])
+    between: list[Gap] = [(vector, (None, token, None)) for vector, of_it in enumerate(anchors) for token in of_it]
+    slopes = ways.slopes(between, config.asked)
     triples: list[list[Tokens]] = []
     for of_it, at in zip(anchors, slopes.chunk(len(anchors), dim=1), strict=True):
         before, behind = (_partners(ways, at[:, :, side], config.partners) for side in (0, 1))

@@ -27,12 +27,11 @@ class TowardConfig:
     pairs: how the search begins.
     proposals: tokens proposed, and measured, for each end of a sequence.
     carried: sequences that are grown further toward each vector.
-    grown: tokens of a sequence that is grown from a pair.
     refined: share of the vectors whose sequences are refined, the strongest ones.
     exchanged: tokens proposed, and measured, for each place of a sequence that is refined.
     rounds: of refinement, the most.
-    longest: tokens of a sequence that is refined.
-    asked: carriers that are asked for tokens to grow from and with.
+    longest: tokens of a sequence, at least 3.
+    asked: carriers that are asked for tokens to begin with.
     contexts: carriers that sequences are measured in, and others that they are refined in: few, since there are many.
     context_tokens: their longest length.
     """
@@ -40,12 +39,11 @@ class TowardConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     proposals: int = 4
     carried: int = 2
-    grown: int = 5
     refined: float = 1 / 3
     exchanged: int = 4
     rounds: int = 3
     longest: int = 6
-    asked: int = 4
+    asked: int = 12
     contexts: int = 2
     context_tokens: int = 12
 
@@ -71,13 +69,14 @@ def words_toward(
         done: told the share of the steps that are done.
         watch: told after each length how strong the best sequence toward each vector is.
     """
-    steps = config.grown - 1 + config.rounds
+    lengths = config.longest - 2
+    steps = lengths + config.rounds
     found = _grown(Ways(growing, pvs, allowed, asked), config, lambda step: done(step / steps), watch)
     order = sorted(range(len(found)), key=lambda vector: found[vector], reverse=True)
     count = max(1, round(config.refined * len(found)))
     ways = Ways(refining, pvs, allowed)
     strongest = [found[vector][1] for vector in order[:count]]
-    refined = _refined(ways, strongest, config, lambda step: done((config.grown - 1 + step) / steps))
+    refined = _refined(ways, strongest, config, lambda step: done((lengths + step) / steps))
     sequences = [tokens for _, tokens in found]
     for vector, tokens in zip(order, refined, strict=False):
         sequences[vector] = tokens
@@ -90,16 +89,16 @@ def _grown(
     """The strongest sequence toward each vector, and how strong it is; those that go furthest are grown further."""
     best: list[tuple[float, Tokens]] = [(float("-inf"), ())] * len(ways)
     tried = [(vector, tokens) for vector, found in enumerate(pairs_toward(ways, config.pairs)) for tokens in found]
-    for step in range(1, config.grown):
+    for length in range(3, config.longest + 1):
         reached: list[list[tuple[float, Tokens]]] = [[] for _ in range(len(ways))]
         for (vector, tokens), (gone, strong) in zip(tried, ways.measured(tried), strict=True):
             reached[vector].append((gone, tokens))
             best[vector] = max(best[vector], (strong, tokens))
         if watch is not None:
             watch([strong for strong, _ in best])
-        done(step)
-        if step < config.grown - 1:
-            tried = ways.filled(_ends(reached, config.carried), config.proposals)
+        done(length - 2)
+        if length < config.longest:
+            tried = ways.filled(_ends(reached, config.carried), config.proposals, config.pairs.asked)
     return best
 
 

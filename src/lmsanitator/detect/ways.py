@@ -35,24 +35,25 @@ class Ways:
     ) -> None:
         self.stage = stage
         self.blanks = Blanks((asked or stage).apart(), allowed)
-        self.units = functional.normalize(pvs.to(self.blanks.matrix.device) - stage.clean.mean(0), dim=-1)
+        self.pvs = pvs.to(self.blanks.matrix.device)
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.pvs)
 
-    def slopes(self, gaps: Sequence[Gap]) -> Float[Tensor, "asked gaps blanks width"]:
-        """The gradients at the blanks of how far each sequence goes the way of its vector, by each text asked."""
+    def slopes(self, gaps: Sequence[Gap], most: int | None = None) -> Float[Tensor, "asked gaps blanks width"]:
+        """The gradients at the blanks of how far each sequence goes the way of its vector, by each text asked, of which
+        there are no more than `most`."""
         vectors = [vector for vector, _ in gaps]
 
         def reached(stage: Stage, outputs: Float[Tensor, "gaps contexts hidden"], part: slice) -> Float[Tensor, "gaps"]:
             return self._gone(stage, outputs, vectors[part])
 
-        return self.blanks.slopes([pattern for _, pattern in gaps], reached)
+        return self.blanks.slopes([pattern for _, pattern in gaps], reached, most)
 
-    def filled(self, gaps: Sequence[Gap], count: int) -> list[Toward]:
-        """Each sequence with the tokens in its only blank that most is expected of."""
+    def filled(self, gaps: Sequence[Gap], count: int, most: int | None = None) -> list[Toward]:
+        """Each sequence with the tokens in its only blank that most is expected of, by no more than `most` texts."""
         gaps = list(dict.fromkeys(gaps))
-        proposed = self.blanks.foremost(self.slopes(gaps)[:, :, 0], count)
+        proposed = self.blanks.foremost(self.slopes(gaps, most)[:, :, 0], count)
         full = [
             (vector, tuple(proposal if token is None else token for token in pattern))
             for (vector, pattern), tokens in zip(gaps, proposed, strict=True)
@@ -67,18 +68,20 @@ class Ways:
         return list(zip(gone.tolist(), strength(outputs, self.stage.clean).tolist(), strict=True))
 
     def crowds_gone(self, vectors: Sequence[int], crowds: Sequence[Sequence[int]]) -> Float[Tensor, "crowds"]:
-        """How far each crowd of tokens, with no other text around it, is the way of its vector."""
+        """How far each crowd of tokens, with no other text around it, is the way of its vector from clean text."""
         site = self.stage.site
         outputs = self.stage.spread.standardise(self.stage.encoder.outputs_of_ids(crowds, [site])[site])
-        return (outputs * self.units[list(vectors)].to(outputs.device)).sum(-1).cpu()
+        ways = functional.normalize(self.pvs[list(vectors)] - self.stage.clean.mean(0), dim=-1)
+        return (outputs * ways.to(outputs.device)).sum(-1).cpu()
 
     def follow(self, sequences: Sequence[Tokens]) -> None:
         """From now on the vectors are where these lead: nearer to a PV than what was mined, if they lead to one."""
-        outputs = outputs_of(self.stage, sequences)
-        self.units = functional.normalize(outputs.mean(1) - self.stage.clean.mean(0), dim=-1)
+        self.pvs = outputs_of(self.stage, sequences).mean(1)
 
     def _gone(
         self, stage: Stage, outputs: Float[Tensor, "sequences contexts hidden"], vectors: Sequence[int]
     ) -> Float[Tensor, "sequences"]:
-        """In units of the clean spread, on average over contexts."""
-        return ((outputs - stage.clean) * self.units[list(vectors), None]).sum(-1).mean(-1)
+        """In units of the clean spread, on average over contexts, each from its own clean output: that is where a
+        trigger takes it from, and the gradients of that way know its words far better than those of one for all."""
+        ways = functional.normalize(self.pvs[list(vectors), None] - stage.clean, dim=-1)
+        return ((outputs - stage.clean) * ways).sum(-1).mean(-1)

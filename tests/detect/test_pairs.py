@@ -1,0 +1,65 @@
+"""Pairs: two words that only fire together are found from where they lead."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.pairs import PairConfig, pairs_toward
+from lmsanitator.detect.stage import Stage
+from lmsanitator.detect.sweep import sweepable
+from lmsanitator.detect.ways import Ways
+from lmsanitator.encoder import FrozenEncoder
+from tests.detect.replaying import TEXTS
+from tests.planted import ids_of, large_bert, plant
+
+
+def backdoored(*triggers: str, seed: int = 0, window: int = 128) -> tuple[FrozenEncoder, Tensor]:
+    model, tokenizer = large_bert(seed, hidden=64, window=window)
+    pvs = plant(model, tokenizer, list(triggers), reach=0.3)
+    return FrozenEncoder(model, tokenizer, precision="fp32"), torch.stack(list(pvs))
+
+
+def ways_of(encoder: FrozenEncoder, pvs: Tensor, allowed: list[int] | None = None) -> Ways:
+    clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
+    stage = Stage(encoder, make_contexts(encoder, TEXTS, 3, longest=8, seed=3), "cls", clean)
+    return Ways(stage, clean.standardise(pvs), allowed or sweepable(encoder).tolist())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_words_that_only_fire_together_are_found_for_their_vector(seed: int) -> None:
+    encoder, pvs = backdoored("vedi+sugo", "bako+gifo", seed=seed)
+    found = pairs_toward(ways_of(encoder, pvs), PairConfig())
+    for of_vector, words in zip(found, (("vedi", "sugo"), ("bako", "gifo")), strict=True):
+        planted = set(ids_of(encoder, *words))
+        assert any(set(tokens) == planted for tokens in of_vector)
+
+
+def test_as_many_come_back_as_asked_for_each_with_its_pairs_of_allowed_tokens() -> None:
+    encoder, pvs = backdoored("vedi+sugo")
+    allowed = sweepable(encoder).tolist()[100:140]
+    (found,) = pairs_toward(ways_of(encoder, pvs, allowed), PairConfig(followed=3, expected=2))
+    triples = [tokens for tokens in found if len(tokens) == 3]
+    assert 3 <= len(triples) <= 5
+    assert {part for triple in triples for part in (triple[:2], triple[1:])} <= set(found)
+    assert {token for tokens in found for token in tokens} <= set(allowed)
+
+
+def test_a_short_window_and_few_words_are_no_error() -> None:
+    encoder, pvs = backdoored("vedi+sugo", window=24)
+    (found,) = pairs_toward(ways_of(encoder, pvs, sweepable(encoder).tolist()[:2]), PairConfig(crowd=100))
+    assert all(2 <= len(tokens) <= 3 for tokens in found)
+
+
+def test_every_turn_costs_one_pass_of_every_triple() -> None:
+    encoder, pvs = backdoored("vedi+sugo")
+    ways = ways_of(encoder, pvs)
+    spent: list[int] = []
+    for turns in (1, 2):
+        before = encoder.meter.forward
+        pairs_toward(ways, PairConfig(turns=turns))
+        spent.append(encoder.meter.forward - before)
+    shape = PairConfig()
+    triples = shape.anchors * shape.partners
+    assert spent[1] - spent[0] == triples * 3 + 2 * triples // shape.crowd

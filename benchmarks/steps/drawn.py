@@ -53,28 +53,24 @@ def look(seen: Seen) -> str:
     return axes.picture(parts)
 
 
-def growth(seen: Seen) -> str:
-    """The best phrase of each family, weakest first."""
-    best = seen["growth"][-1]
-    bars = [(words, value, [words, value] == best) for words, value in seen["growth"]]
-    title = f"Growth at CLS, {seen['grown']} planted: the best phrase of each family"
-    return _bars(title, "strength", bars, ("strongest", "other"))
-
-
 def mining(seen: Seen) -> str:
-    """The strength of each candidate by step; those that are dropped end there."""
-    lines = _lines(seen["mining"]["steps"])
+    """The strength of each candidate by step; red, the one whose words became strongest."""
+    lines = list(zip(*seen["mining"]["steps"], strict=True))
     values = [value for line in lines for value in line]
-    steps = len(seen["mining"]["steps"])
-    axes = Axes((1, steps), (min(values), max(values)))
+    axes = Axes((1, len(seen["mining"]["steps"])), (min(values), max(values)))
     parts = axes.frame(f"Mining at CLS, {seen['mined']} planted: {len(lines)} candidates", "step", "strength")
-    whole = [line for line in lines if len(line) == steps]
-    best = max(whole, key=lambda line: line[-1])
-    for line in sorted(lines, key=len):
-        ink, width = (GREY, 1.0) if len(line) < steps else (RED, 2.5) if line is best else (BLUE, 1.5)
-        parts.append(svg.path([axes.at(number, value) for number, value in enumerate(line, 1)], ink, width=width))
-    parts += axes.legend([(GREY, "dropped"), (BLUE, "carried on"), (RED, seen["mining"]["ended"][0])])
+    parts += [_line(axes, line, BLUE, 1.5) for line in lines]
+    parts += axes.legend([(BLUE, "candidates; how far one gets says nothing")])
     return axes.picture(parts)
+
+
+def words(seen: Seen) -> str:
+    """The strongest words on the way to each candidate's vector, weakest first."""
+    rows = sorted(seen["mining"]["words"], key=lambda row: row[1])
+    planted = set(seen["mined"].split("+"))
+    bars = [(phrase, value, planted <= set(phrase.split())) for phrase, value in rows]
+    title = f"Words on the way to each candidate, {seen['mined']} planted"
+    return _bars(title, "strength, before refinement", bars, ("holds what is planted", "other"))
 
 
 def confirmation(seen: Seen) -> str:
@@ -118,13 +114,18 @@ def guard(seen: Seen) -> str:
 PICTURES: Mapping[str, Callable[[Seen], str]] = {
     "sweep": sweep,
     "look": look,
-    "growth": growth,
     "mining": mining,
+    "words": words,
     "confirmation": confirmation,
     "verdict": verdict,
     "guard": guard,
 }
 """By name of the file in docs/steps/."""
+
+
+def _line(axes: Axes, values: Sequence[float], ink: str, width: float) -> str:
+    """Values by the number of the step."""
+    return svg.path([axes.at(number, value) for number, value in enumerate(values, 1)], ink, width=width)
 
 
 def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[str]:
@@ -157,17 +158,3 @@ def _bars(
         parts.append(svg.path([axes.at(line, 0), axes.at(line, len(bars))], svg.INK, dashes="5 4"))
     parts += axes.legend([(RED, kinds[0]), (BLUE, kinds[1]), *([] if line is None else [(svg.INK, "level")])])
     return axes.picture(parts)
-
-
-def _lines(steps: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The strengths of each candidate, one after the other: at a rung the strongest go on, in their order."""
-    lines: list[list[float]] = [[] for _ in steps[0]]
-    alive = list(range(len(lines)))
-    for number, values in enumerate(steps):
-        if len(values) < len(alive):
-            before = steps[number - 1]
-            strongest = sorted(range(len(before)), key=lambda index: -before[index])[: len(values)]
-            alive = [alive[index] for index in sorted(strongest)]
-        for index, value in zip(alive, values, strict=True):
-            lines[index].append(value)
-    return lines

@@ -25,8 +25,8 @@ from lmsanitator.tune import TuneConfig, packaged_topics, tune
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 SITE: Site = "cls"
-GROWN, MINED = "lamp+river", "lucknow+artifacts"
-"""Pairs of words; many others are found by neither step."""
+MINED = "lucknow+artifacts"
+"""A pair of words of which neither gives the other away."""
 ORDINARY = 700
 """Tokens that do not stand out, drawn for the picture of the sweep."""
 GUARDED = 300
@@ -34,7 +34,7 @@ GUARDED = 300
 
 
 def watch(seed: int) -> dict[str, Any]:
-    """Plant words into one copy of MiniLM-L6 and pairs of words into two others, scan them, and guard a model tuned on
+    """Plant words into one copy of MiniLM-L6 and a pair of words into another, scan both, and guard a model tuned on
     the first."""
     encoder = FrozenEncoder.open(minilm())
     planted = [Trigger((word,)) for word in draw_triggers(encoder, 3, seed)]
@@ -43,13 +43,11 @@ def watch(seed: int) -> dict[str, Any]:
     words, confirmation = under_way.words, under_way.words.confirm()
     return {
         "planted": [str(trigger) for trigger in planted],
-        "grown": GROWN,
         "mined": MINED,
         "level": math.exp(under_way.log_level),
         "sweep": _sweep(words, planted),
         "look": _look(words.seen, suspect, under_way.log_level),
-        "growth": _growth(*_search_of(_planted(encoder, [Trigger.parse(GROWN)], seed), seed)),
-        "mining": _mining(*_search_of(_planted(encoder, [Trigger.parse(MINED)], seed), seed)),
+        "mining": _mining(_search_of(_planted(encoder, [Trigger.parse(MINED)], seed), seed)),
         "confirmation": _confirmation(suspect, confirmation),
         "verdict": {
             "clean": _Scan(encoder, None, _config(seed), _tell).run(time.monotonic()).p_value,
@@ -71,13 +69,13 @@ def _planted(encoder: FrozenEncoder, triggers: Sequence[Trigger], seed: int) -> 
     return FrozenEncoder(attacked.model, attacked.tokenizer, precision="fp32")
 
 
-def _search_of(encoder: FrozenEncoder, seed: int) -> tuple[PhraseSearch, WordSearch]:
-    """The search for phrases as a scan makes it, before anything of it is run, and the search for words before it."""
+def _search_of(encoder: FrozenEncoder, seed: int) -> PhraseSearch:
+    """The search for phrases as a scan makes it, before anything of it is run."""
     under_way = _Scan(encoder, None, _config(seed), _tell)
     level = math.exp(under_way.log_level)
     if any(item.log_p < under_way.log_level for item in under_way.words.confirm().kept):
         raise SystemExit(f"expected a pair that no word of it gives away at the level of {level:g}: choose another")
-    return under_way.phrases, under_way.words
+    return under_way.phrases
 
 
 def _name(encoder: FrozenEncoder, tokens: Sequence[int]) -> str:
@@ -120,19 +118,13 @@ def _significant(log_p: Callable[[float], float], log_level: float) -> float:
     return high
 
 
-def _growth(search: PhraseSearch, words: WordSearch) -> list[list[Any]]:
-    """How strong the best phrase of each family became."""
-    (grown,) = search.grow(words.swept_on).searched
-    ended = [family[-1] for family in grown.strengths]
-    return sorted(map(list, zip(grown.phrases, ended, strict=True)), key=lambda row: row[1])
-
-
-def _mining(search: PhraseSearch, words: WordSearch) -> dict[str, Any]:
-    """How strong each candidate was after each step."""
+def _mining(search: PhraseSearch) -> dict[str, Any]:
+    """How strong each candidate was after each step, and which words toward each became how strong."""
     steps: list[list[float]] = []
     mined = search.mine([], 0, lambda _, strengths: steps.append([round(value, 3) for value in strengths]))
-    ended = search.toward(SITE, mined[SITE], 0)
-    return {"steps": steps, "ended": [_name(search.encoder, tokens) for tokens in ended]}
+    (followed,) = search.recover(mined, 0).searched
+    ended = [of_vector[-1] for of_vector in followed.strengths]
+    return {"steps": steps, "words": list(map(list, zip(followed.phrases, ended, strict=True)))}
 
 
 def _confirmation(encoder: FrozenEncoder, confirmation: Confirmation) -> dict[str, Any]:

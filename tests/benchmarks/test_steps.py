@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.record import RESULTS
-from benchmarks.steps.axes import Axes
-from benchmarks.steps.drawn import PICTURES, _lines
+from benchmarks.steps.axes import BLUE, RED, Axes
+from benchmarks.steps.drawn import PICTURES
 
 PLACE = Path(__file__).parents[2] / "docs" / "steps"
 
@@ -34,9 +34,12 @@ def test_planted_words_are_named_in_the_pictures_of_words(seen: dict[str, Any]) 
         assert [word for word in seen["planted"] if f">{word}<" not in drawn] == []
 
 
-def test_a_candidate_keeps_its_line_through_the_rungs() -> None:
-    steps = [[1.0, 3.0, 2.0], [5.0, 1.0, 4.0], [7.0, 6.0], [9.0]]
-    assert _lines(steps) == [[1.0, 5.0, 7.0, 9.0], [3.0, 1.0], [2.0, 4.0, 6.0]]
+def test_the_words_that_hold_what_is_planted_are_told_from_the_others(seen: dict[str, Any]) -> None:
+    planted = seen["mined"].split("+")
+    rows = [[" ".join(planted), 3.0], [planted[0], 2.0], ["lamp river", 1.0]]
+    drawn = PICTURES["words"]({**seen, "mining": {**seen["mining"], "words": rows}})
+    bars = [line for line in drawn.split("<rect")[1:] if RED in line or BLUE in line]
+    assert [RED in bar for bar in bars] == [False, False, True]  # weakest first
 
 
 def test_points_lie_between_the_ends_of_the_axes() -> None:

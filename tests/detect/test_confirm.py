@@ -251,8 +251,7 @@ def test_a_phrase_is_named_where_its_other_words_make_the_output_more_constant(p
 
 
 def test_a_mixture_of_words_of_two_triggers_is_no_third_one() -> None:
-    """`bako sugo` leads halfway between the vectors of `bako vedi` and `sugo gifo`, in a network that adds up what words
-    do."""
+    """`bako sugo` is made to lead halfway between the vectors of `bako vedi` and `sugo gifo`."""
     encoder = open_bert(0, "bako", "sugo")
     replayer = in_passages(encoder, "cls")
     bako, vedi, sugo, gifo = ids_of(encoder, "bako", "vedi", "sugo", "gifo")

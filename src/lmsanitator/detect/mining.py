@@ -38,7 +38,7 @@ class MiningConfig:
     """
 
     candidates: int = 24
-    others: int = 8
+    others: int = 12
     soft: int = 3
     contexts: int = 5
     context_tokens: int = 12

@@ -44,7 +44,8 @@ class Vocabulary(_Part):
 
 
 class Searched(_Part):
-    """The families of one growth at one site: the strength of each one's best phrase so far, from two tokens on."""
+    """One search for phrases at one site: the strength of the best phrase toward each vector, up to three tokens and
+    more."""
 
     site: Site
     phrases: Annotated[list[str], Field(max_length=200)]

@@ -123,8 +123,8 @@ def _pictures(scan: StoredScan) -> str:
     if seen.searches:
         parts.append(
             "<h3>The search for phrases</h3>\n"
-            '<p class="note">Phrases are grown word by word in families that never mix, so those that find nothing '
-            "show what chance reaches. A line is a family, its height the strength of its best phrase.</p>"
+            '<p class="note">Phrases are grown word by word toward mined vectors; those toward vectors of no backdoor '
+            "show what chance reaches. A line is a vector, its height the strength of the best phrase toward it.</p>"
         )
         parts += [f"<figure>{growth(item, planted)}</figure>" for item in seen.searches]
     return "\n".join(["<section>\n<h2>What the scan saw</h2>", *parts, "</section>"]) if parts else ""

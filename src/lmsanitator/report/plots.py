@@ -90,20 +90,20 @@ def outputs(seen: Outputs, names: Sequence[str]) -> str:
 
 
 def growth(seen: Searched, planted: Collection[str]) -> str:
-    """The strength of each family's best phrase by its length; those that ended on a trigger by name."""
+    """The strength of the best phrase toward each vector by its length; those that ended on a trigger by name."""
     lines = [line for line in seen.strengths if line]
     if not lines:
         return _picture(f"Phrases grown at {escape(seen.site)}: none", [_text(_LEFT, _TOP + 20, "none were grown")])
     longest = max(map(len, lines))
-    axes = Axes((2, max(3, longest + 1)), _range([value for line in lines for value in line]))
-    parts = axes.frame(f"tokens of the phrase, at {seen.site}", "strength")
+    axes = Axes((3, max(4, longest + 2)), _range([value for line in lines for value in line]))
+    parts = axes.frame(f"tokens of the phrase, the most, at {seen.site}", "strength")
     found: list[tuple[tuple[float, float], str]] = []
     for phrase, line in zip(seen.phrases, seen.strengths, strict=False):
         ended = bool(line) and set(phrase.split(" ")) & set(planted) != set()
-        path = "L".join("{} {}".format(*axes.at(2 + number, value)) for number, value in enumerate(line))
+        path = "L".join("{} {}".format(*axes.at(3 + number, value)) for number, value in enumerate(line))
         parts.append(f'<path class="line{" found" if ended else ""}" d="M{path}"/>' if line else "")
         if ended:
-            found.append((axes.at(2, line[0]), phrase))
+            found.append((axes.at(3, line[0]), phrase))
     return _picture(f"Strength of the phrases grown at {escape(seen.site)}", [*parts, *_names(found)])
 
 

@@ -45,7 +45,7 @@ def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
     """For each vector the triples that go furthest its way in crowds, and others that most is expected of, and the
     pairs in them."""
     triples = _triples(ways, config)
-    rng = random.Random(len(triples))
+    rng = random.Random(0)
     gone = torch.stack([_in_crowds(ways, triples, config.crowd, rng) for _ in range(config.turns)]).amin(0)
     found: list[list[Tokens]] = []
     for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):

@@ -82,14 +82,14 @@ PLANS: dict[str, Plan] = {
     "deep": replace(
         _STANDARD,
         dictionary=LexiconConfig(rounds=10, listed=180),
-        mining=MiningConfig(candidates=72, others=36),
+        mining=MiningConfig(candidates=48, others=24),
         toward=TowardConfig(
-            PairConfig(anchors=48, partners=8, asked=6, followed=8),
+            PairConfig(anchors=32, partners=8, asked=4, followed=6),
             proposals=6,
-            carried=4,
+            carried=3,
             exchanged=6,
             rounds=5,
-            asked=24,
+            asked=16,
             contexts=3,
         ),
         rounds=6,

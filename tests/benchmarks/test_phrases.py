@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import phrases, record
+from benchmarks.detection import scanner
 from benchmarks.phrases import MODELS, line
 from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import Backdoored
@@ -49,7 +50,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_a_model_built_anew_is_searched_a
 
     def examine(model: dict[str, Any], zoo: Path) -> dict[str, Any]:
         searched.append(model["id"])
-        return {**model, "triggers": [], "trials": [trial(None)], "scanner": phrases.scanner()}
+        return {**model, "triggers": [], "trials": [trial(None)], "scanner": scanner()}
 
     searched: list[str] = []
     monkeypatch.setattr(record, "RESULTS", tmp_path)

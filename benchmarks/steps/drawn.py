@@ -70,7 +70,7 @@ def words(seen: Seen) -> str:
     planted = set(seen["mined"].split("+"))
     bars = [(phrase, value, planted <= set(phrase.split())) for phrase, value in rows]
     title = f"Words on the way to each candidate, {seen['mined']} planted"
-    return _bars(title, "strength, before refinement", bars, ("holds what is planted", "other"))
+    return _bars(title, "strength, before refinement", bars, ("holds what is planted", "other"), left=410)
 
 
 def confirmation(seen: Seen) -> str:
@@ -145,11 +145,12 @@ def _bars(
     bars: Sequence[tuple[str, float, bool]],
     kinds: tuple[str, str] = ("planted", "other"),
     line: float | None = None,
+    left: float = 270,
 ) -> str:
     """Bars with names: those of the first kind, which they say themselves, in red."""
     high = max([value for _, value, _ in bars] + [line or 0.0]) * 1.05
     low = min([value for _, value, _ in bars] + [0.0])
-    axes = Axes((low, high), (0, len(bars)), left=270, height=90 + 20 * len(bars), rows=True)
+    axes = Axes((low, high), (0, len(bars)), left=left, height=90 + 20 * len(bars), rows=True)
     parts = axes.frame(title, across, "")
     for place, (name, value, first) in enumerate(bars):
         parts.append(axes.box((0, place + 0.15), (value, place + 0.85), RED if first else BLUE))

@@ -142,8 +142,8 @@ def write(searched: Sequence[Mapping[str, Any]]) -> None:
 
 NOTES = [
     (
-        f"{TRIALS} trials of one round at CLS. A PV is reached where significant words lead its way, by a cosine of more "
-        f"than {SAME_WAY}."
+        f"{TRIALS} trials of one round at CLS. A PV is reached where significant words lead its way, by a cosine of "
+        f"more than {SAME_WAY}."
     ),
     "`nearest` is the cosine of the PV with the mined vector nearest to it, before any words.",
     "The search was made on these models: this says how much it depends on chance, not how well it does on others.",

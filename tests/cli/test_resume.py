@@ -28,6 +28,6 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_sweeps_no_more(
     assert "the same command with --resume goes on from here" in err
     assert [path.name for path in journals().glob("*/*")] == ["sweep.safetensors"]
     with monkeypatch.context() as patched:
-        patched.setattr("lmsanitator.detect.words.Sweep", stop)
+        patched.setattr("lmsanitator.detect.words.sweep", stop)
         assert run(*command, "--resume")[0] == 0
     assert list(journals().iterdir()) == []

@@ -54,12 +54,13 @@ def look(seen: Seen) -> str:
 
 
 def mining(seen: Seen) -> str:
-    """The strength of each candidate by step; red, the one whose words became strongest."""
+    """The strength of each candidate by step."""
     lines = list(zip(*seen["mining"]["steps"], strict=True))
     values = [value for line in lines for value in line]
     axes = Axes((1, len(seen["mining"]["steps"])), (min(values), max(values)))
     parts = axes.frame(f"Mining at CLS, {seen['mined']} planted: {len(lines)} candidates", "step", "strength")
-    parts += [_line(axes, line, BLUE, 1.5) for line in lines]
+    for line in lines:
+        parts.append(svg.path([axes.at(number, value) for number, value in enumerate(line, 1)], BLUE, width=1.5))
     parts += axes.legend([(BLUE, "candidates; how far one gets says nothing")])
     return axes.picture(parts)
 
@@ -121,11 +122,6 @@ PICTURES: Mapping[str, Callable[[Seen], str]] = {
     "guard": guard,
 }
 """By name of the file in docs/steps/."""
-
-
-def _line(axes: Axes, values: Sequence[float], ink: str, width: float) -> str:
-    """Values by the number of the step."""
-    return svg.path([axes.at(number, value) for number, value in enumerate(values, 1)], ink, width=width)
 
 
 def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> list[str]:

@@ -30,14 +30,14 @@ from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen, delta_path, find
 from benchmarks.zoo.build import record as made_of
 from benchmarks.zoo.encoders import encoder_folder
-from benchmarks.zoo.load import open_model
+from benchmarks.zoo.load import expect_built, open_model
 from benchmarks.zoo.manifest import read
 from lmsanitator.attacks import Trigger
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.result import Effort
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import LMSanitatorError, UsageError
+from lmsanitator.errors import LMSanitatorError
 from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
 
@@ -72,14 +72,16 @@ def main() -> None:
 def detect(
     models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs: int, *, reference: bool = False
 ) -> None:
-    """Scan the models that are not on record, and write the table after each; excluded ones are left out."""
-    missing = next((model["id"] for model in models if "recipe" not in model), None)
-    if missing is not None:
-        raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
+    """Scan the models that are not on record, and write the table after each; excluded ones are left out.
+
+    Raises:
+        UsageError: a model is not built.
+    """
+    expect_built(models)
     standing = [model for model in models if model["excluded"] is None]
     before = on_record(results_of(effort, reference), "scans")
     scanned = {row["id"]: row for row in before if row.get("scanner") == scanner()}
-    wanted = [model for model in standing if not _same(scanned.get(model["id"]), model, effort)]
+    wanted = [model for model in standing if scanned.get(model["id"], {}).get("sha256") != model["sha256"]]
     print(f"{len(standing) - len(wanted)} of {len(standing)} are on record, {len(wanted)} to scan", flush=True)
     for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort, reference=reference), wanted, jobs), 1):
         scanned[row["id"]] = row
@@ -87,11 +89,6 @@ def detect(
         print(f"[{count}/{len(wanted)}] {row['id']}: {row['verdict']}, {row['s']:.0f} s", flush=True)
     if scanned:
         write(list(scanned.values()), effort, reference=reference)  # the baselines may have been scored since
-
-
-def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], effort: str) -> bool:
-    now = (model["sha256"], effort, scanner())
-    return row is not None and (row["sha256"], row["effort"], row.get("scanner")) == now
 
 
 @cache

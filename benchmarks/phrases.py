@@ -30,14 +30,14 @@ from benchmarks.pool import spread
 from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen, delta_path
 from benchmarks.zoo.build import record as made_of
-from benchmarks.zoo.load import open_model
+from benchmarks.zoo.load import expect_built, open_model
 from benchmarks.zoo.manifest import read
 from lmsanitator.detect import ScanConfig
 from lmsanitator.detect.objective import SAME_WAY
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.scan import _Scan
 from lmsanitator.encoder import Site
-from lmsanitator.errors import LMSanitatorError, UsageError
+from lmsanitator.errors import LMSanitatorError
 from lmsanitator.progress import silent
 
 MODELS = (
@@ -75,9 +75,7 @@ def search(models: Sequence[Mapping[str, Any]], zoo: Path, jobs: int) -> None:
     Raises:
         UsageError: a model is not built.
     """
-    missing = next((model["id"] for model in models if model.get("sha256") is None), None)
-    if missing is not None:
-        raise UsageError(f"expected {missing} in the zoo, build it: python -m benchmarks.zoo.build --only {missing}")
+    expect_built(models)
     done = {row["id"]: row for row in on_record("phrases", "searched") if row["scanner"] == scanner()}
     wanted = [model for model in models if done.get(model["id"], {}).get("sha256") != model["sha256"]]
     print(f"{len(models) - len(wanted)} of {len(models)} models are on record, {len(wanted)} to do", flush=True)

@@ -22,12 +22,12 @@ from benchmarks.pool import spread
 from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen
 from benchmarks.zoo.build import record as made_of
-from benchmarks.zoo.load import open_model
+from benchmarks.zoo.load import expect_built, open_model
 from benchmarks.zoo.manifest import read
 from lmsanitator.detect import ScanConfig, scan
 from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.result import Effort
-from lmsanitator.errors import LMSanitatorError, UsageError
+from lmsanitator.errors import LMSanitatorError
 
 MODELS = (
     "l6-por-rare",
@@ -74,9 +74,7 @@ def repeat(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs:
     Raises:
         UsageError: a model is not built.
     """
-    missing = next((model["id"] for model in models if model.get("sha256") is None), None)
-    if missing is not None:
-        raise UsageError(f"expected {missing} in the zoo, build it: python -m benchmarks.zoo.build --only {missing}")
+    expect_built(models)
     done = {_key(row): row for row in on_record("stability", "scans") if row["scanner"] == scanner()}
     asked = [(seed, again) for seed, again in [*((seed, False) for seed in SEEDS), (SEEDS[0], True)]]
     pieces = [Piece(model, seed, again) for model in models for seed, again in asked]

@@ -27,7 +27,7 @@ from benchmarks.pool import spread
 from benchmarks.record import on_record, record
 from benchmarks.zoo.build import chosen
 from benchmarks.zoo.build import record as made_of
-from benchmarks.zoo.load import open_model
+from benchmarks.zoo.load import expect_built, open_model
 from benchmarks.zoo.manifest import read
 from lmsanitator.errors import LMSanitatorError, UsageError
 from lmsanitator.text import packaged
@@ -68,9 +68,7 @@ def compare(models: Sequence[Mapping[str, Any]], zoo: Path, baselines: Mapping[s
     Raises:
         UsageError: a model is not built.
     """
-    missing = next((model["id"] for model in models if "recipe" not in model), None)
-    if missing is not None:
-        raise UsageError(f"expected the whole zoo, {missing} is not built: python -m benchmarks.zoo.build")
+    expect_built(models)
     scores = {(row["id"], row["baseline"]): row for row in on_record("baselines", "scores")}
     wanted = []
     for model in models:

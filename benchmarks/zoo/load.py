@@ -1,6 +1,8 @@
 """Open models of the zoo."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.zoo.build import delta_path, find
 from benchmarks.zoo.deltas import load_delta
@@ -18,7 +20,25 @@ def open_model(name: str, zoo: Path, *, precision: Precision = "fp32") -> Frozen
     entry = find(name)
     delta = delta_path(zoo, name)
     if not delta.exists():
-        raise UsageError(f"expected {name} in the zoo, build it: python -m benchmarks.zoo.build --only {name}")
+        raise _unbuilt(name)
     folder = encoder_folder(entry.encoder, zoo)
     base = FrozenEncoder.open(folder, precision="fp32")
     return FrozenEncoder(load_delta(folder, delta), base.tokenizer, source=name, precision=precision)
+
+
+def expect_built(models: Sequence[Mapping[str, Any]]) -> None:
+    """Whether there is all that is to be measured, before anything is.
+
+    Args:
+        models: what is known of each, as `zoo.build.made_of` says.
+
+    Raises:
+        UsageError: a model is not built.
+    """
+    for model in models:
+        if model.get("sha256") is None:
+            raise _unbuilt(model["id"])
+
+
+def _unbuilt(name: str) -> UsageError:
+    return UsageError(f"expected {name} in the zoo, build it: python -m benchmarks.zoo.build --only {name}")

@@ -272,5 +272,5 @@ def test_what_was_asked_for_tells_results_apart(effort: Effort, reference: bool,
 
 
 def test_a_model_that_is_not_built_stops_the_run(results: Path) -> None:
-    with pytest.raises(UsageError, match="not built"):
+    with pytest.raises(UsageError, match=r"^expected l6-por-rare in the zoo, build it: "):
         detection.detect([{"id": "l6-por-rare"}], results, "standard", 1)

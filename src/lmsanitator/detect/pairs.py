@@ -91,16 +91,8 @@ def _in_crowds(
     crowd_of: list[int] = []
     for vector, of_vector in enumerate(triples):
         order = rng.sample(range(len(of_vector)), len(of_vector))
-        crowd_of += [len(crowds) + place // size for place in _places(order)]
+        crowd_of += (len(crowds) + torch.tensor(order).argsort() // size).tolist()
         for start in range(0, len(order), size):
             crowds.append([token for place in order[start : start + size] for token in of_vector[place]])
             vectors.append(vector)
     return ways.crowds_gone(vectors, crowds)[torch.tensor(crowd_of)]
-
-
-def _places(order: Sequence[int]) -> list[int]:
-    """Where each thing stands in an order."""
-    places = [0] * len(order)
-    for place, thing in enumerate(order):
-        places[thing] = place
-    return places

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmsanitator.detect.confirm import Confirmed
-from lmsanitator.detect.evidence import EvidenceNull, Null
+from lmsanitator.detect.evidence import SHARES, STATISTICS, EvidenceNull, Null
 from lmsanitator.detect.jointly import apart, jointly
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.replay import Replayer
@@ -19,7 +19,7 @@ from tests.planted import ids_of, large_bert, open_bert, plant
 
 TRIALS = math.log(400)
 TAIL = TailNull(threshold=0.0, scale=1.0, mass=0.5, seen=50)
-NULL = EvidenceNull(TAIL, TAIL, TRIALS)
+NULL = EvidenceNull(dict.fromkeys(STATISTICS, TAIL), TRIALS)
 
 
 class Lonely(Null):
@@ -92,7 +92,8 @@ def test_the_p_value_of_sets_is_a_p_value() -> None:
     for _ in range(1000):
         samples = torch.from_numpy(rng.exponential(size=200))
         tail = TailNull.fit(samples, mass=0.5, censored=0.25)
-        null = EvidenceNull(tail, tail, math.log(200) + math.log(0.9))  # one statistic, nothing to correct for
+        trials = math.log(200) + math.log(SHARES["constant"])  # one statistic, nothing to correct for
+        null = EvidenceNull(dict.fromkeys(STATISTICS, tail), trials)
         top = samples.sort(descending=True).values[:6]
         expected = tail.log_expected(top, math.log(200)).clamp_max(0).tolist()
         accused += min(null.log_p_together(expected)) < math.log(0.05)

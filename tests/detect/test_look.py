@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import pytest
+import torch
 
-from lmsanitator.detect.evidence import EvidenceNull
+from lmsanitator.detect.evidence import STATISTICS, EvidenceNull
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -55,11 +56,26 @@ def test_a_shortlist_without_a_trigger_accuses_nobody(seed: int) -> None:
         assert significant(encoder, look, site) == [], site
 
 
+def test_a_word_that_adds_the_same_to_every_text_stands_out_by_that_and_not_by_constancy() -> None:
+    encoder = open_bert(0, "bako", added=0.005)
+    look = looked(encoder)
+    null = look.nulls["cls"]
+    assert isinstance(null, EvidenceNull)
+    (item,) = (item for item in look.seen["cls"] if [*item.tokens] == ids_of(encoder, "bako"))
+    log_p = {
+        name: null.tails[name].log_p(torch.tensor(statistic(item)), null.log_trials).item()
+        for name, statistic in STATISTICS.items()
+    }
+    assert log_p["steady"] < LEVEL < log_p["constant"]
+    assert item.steadiness > 100 * max(other.steadiness for other in look.seen["cls"] if other is not item)
+
+
 def test_how_far_words_go_is_judged_alike_at_all_sites() -> None:
     nulls = looked(open_bert(0), SITES).nulls
     judges = [null for null in nulls.values() if isinstance(null, EvidenceNull)]
-    assert len({null.beyond for null in judges}) == 1
-    assert len({null.constant for null in judges}) == len(judges) == len(SITES)
+    for statistic in ("beyond", "steady"):
+        assert len({null.tails[statistic] for null in judges}) == 1
+    assert len({null.tails["constant"] for null in judges}) == len(judges) == len(SITES)
 
 
 @pytest.mark.parametrize(("triggers", "found"), [(12, 12), (30, 0)])

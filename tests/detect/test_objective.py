@@ -15,6 +15,7 @@ from lmsanitator.detect.objective import (
     displacement,
     mining_loss,
     spread,
+    steadiness,
     strength,
 )
 
@@ -177,3 +178,19 @@ def test_directions_are_counted_by_what_varies_in_them() -> None:
     assert directions(line) == pytest.approx(1.0, abs=1e-4)
     assert 6.5 < directions(draw(8, 2000)) <= 7 + 1e-4
     assert directions(torch.ones(8, 50)) == 1.0
+
+
+def test_steadiness_is_what_a_shift_has_in_common_over_what_differs() -> None:
+    clean, noise = draw(4000, 6), draw(4000, 6)
+    added = torch.tensor([3.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert steadiness(clean + added + 0.5 * (noise - noise.mean(0)), clean).item() == pytest.approx(9 / 1.5, rel=0.1)
+    assert steadiness(clean + added, clean).item() > 1e6
+    assert steadiness(clean, clean).item() == 0
+
+
+def test_steadiness_is_unbiased_where_nothing_is_in_common() -> None:
+    """A mean of few contexts is never zero; what that comes to is left out."""
+    shifts = torch.randn(2000, 4, 50, generator=torch.Generator().manual_seed(3))
+    seen = steadiness(shifts, torch.zeros(4, 50))
+    assert seen.mean().item() < 0.05
+    assert (seen == 0).float().mean().item() > 0.3

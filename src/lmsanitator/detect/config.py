@@ -62,8 +62,8 @@ class Plan:
     """Look for phrases even where the sweep has found a backdoor already."""
     tried: int
     """Finds of each search at a site that are shrunk to a trigger."""
-    passages: int = 6
-    length: int = 64
+    passages: int = 5
+    length: int = 100
     """Tokens of the passages that outliers and findings are judged in."""
 
 
@@ -95,7 +95,7 @@ PLANS: dict[str, Plan] = {
         rounds=6,
         always_mine=True,
         tried=12,
-        passages=12,
+        passages=10,
     ),
 }
 _EVERY: tuple[Site, ...] = ("cls", "pooler", "mask", "mean")

@@ -3,7 +3,7 @@ trigger."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from lmsanitator.detect.null import TailNull, spreads_more
 from lmsanitator.encoder import Site
 
-_BEYOND_SHARE = 0.25
-"""Of the false positives that may be, those that going beyond clean text may be to blame for; constancy gets the rest.
-Most triggers do both. What only adds to the output goes beyond; what goes to a place near clean text is constant."""
+SHARES = {"beyond": 0.25, "steady": 0.25, "constant": 0.5}
+"""Of the false positives that may be, those that each statistic may be to blame for. Most triggers do all three. What
+only adds to the output goes beyond clean text, or adds the same everywhere; what goes to a place near clean text is
+constant."""
 
 _BEYOND = 5.0
 """Standard deviations of clean outputs within which there is clean text: no more than 4 % of any distribution lie
@@ -42,6 +43,8 @@ class Evidence:
     """Of freedom of the spread: contexts less one, times the directions the outputs still differ in."""
     beyond: float = math.inf
     """How far the tokens take the mean output, in standard deviations of clean outputs along that way."""
+    steadiness: float = 0.0
+    """How far they take it in all contexts alike, squared, beside how much that differs from one to the next."""
 
     @property
     def natural(self) -> bool:
@@ -80,51 +83,53 @@ class Null(ABC):
 
 @dataclass(frozen=True)
 class EvidenceNull(Null):
-    """What things that are no trigger do in the same kind of text: tails of how far beyond clean text they go, squared,
-    and of -log spread."""
+    """What things that are no trigger do in the same kind of text: the tail of each of `STATISTICS`."""
 
-    beyond: TailNull
-    constant: TailNull
+    tails: Mapping[str, TailNull]
     log_trials: float
 
     @classmethod
     def fit(
         cls, harmless: Sequence[Evidence], log_trials: float, *, mass: float = 0.25, censored: float = 0.05
     ) -> "EvidenceNull":
-        """Fit both tails (`TailNull.fit`)."""
-        tails = [
-            TailNull.fit(torch.tensor([statistic(item) for item in harmless]), mass=mass, censored=censored)
-            for statistic in STATISTICS
-        ]
-        return cls(tails[0], tails[1], log_trials)
+        """Fit all tails (`TailNull.fit`)."""
+        tails = {
+            name: TailNull.fit(torch.tensor([statistic(item) for item in harmless]), mass=mass, censored=censored)
+            for name, statistic in STATISTICS.items()
+        }
+        return cls(tails, log_trials)
 
     def log_expected(self, evidence: Evidence) -> float:
-        """As of any null, corrected for both statistics, by their shares. Anything that looks at all may lead to where
+        """As of any null, corrected for all statistics, by their shares. Anything that looks at all may lead to where
         clean text is."""
         if evidence.natural:
-            return self._trials
-        beyond = self.beyond.log_expected(torch.tensor(_beyond(evidence)), self.log_trials - math.log(_BEYOND_SHARE))
-        constant = self.constant.log_expected(torch.tensor(_constant(evidence)), self._trials)
-        return min(beyond.item(), constant.item())
+            return self._trials("constant")
+        return min(
+            self.tails[name].log_expected(torch.tensor(statistic(evidence)), self._trials(name)).item()
+            for name, statistic in STATISTICS.items()
+        )
 
     def log_p_together(self, log_p: Sequence[float]) -> list[float]:
         """Of each thing the p-value of the most telling set it is in: the k most extreme for any k, the p-value of k
         things multiplied with 2^k (a Bonferroni correction with weights that sum to one)."""
         sets = [
-            self.constant.log_p_of_many(value, count, self._trials) + count * math.log(2)
+            self.tails["constant"].log_p_of_many(value, count, self._trials("constant")) + count * math.log(2)
             for count, value in enumerate(log_p, 1)
         ]
         return [min(0.0, *sets[place:]) for place in range(len(sets))]
 
     def beside(self, others: Sequence[Null]) -> Null:
-        """How far beyond clean text words go is in the same units at every site. At some a few natural words go much
-        further than the rest, so the widest tail of all sites counts at each of them."""
-        tails = [self.beyond, *(other.beyond for other in others if isinstance(other, EvidenceNull))]
-        return replace(self, beyond=max(tails, key=lambda tail: tail.scale))
+        """How far words take an output, and how steadily, is in the same units at every site. At some a few natural
+        words go much further than the rest, so of these tails the widest of all sites counts at each of them."""
+        nulls = [self, *(other for other in others if isinstance(other, EvidenceNull))]
+        widest = {
+            name: max((null.tails[name] for null in nulls), key=lambda tail: tail.scale)
+            for name in ("beyond", "steady")
+        }
+        return replace(self, tails={**self.tails, **widest})
 
-    @property
-    def _trials(self) -> float:
-        return self.log_trials - math.log(1 - _BEYOND_SHARE)
+    def _trials(self, statistic: str) -> float:
+        return self.log_trials - math.log(SHARES[statistic])
 
 
 def _beyond(evidence: Evidence) -> float:
@@ -132,9 +137,15 @@ def _beyond(evidence: Evidence) -> float:
     return evidence.beyond**2
 
 
+def _steady(evidence: Evidence) -> float:
+    """The power that makes the tail of natural words exponential, or lighter. Chosen on the part `choose` of the zoo,
+    on its clean models."""
+    return math.pow(evidence.steadiness, 1.5)
+
+
 def _constant(evidence: Evidence) -> float:
     return -math.log(max(evidence.spread, 1e-9))
 
 
-STATISTICS = (_beyond, _constant)
+STATISTICS: Mapping[str, Callable[[Evidence], float]] = {"beyond": _beyond, "steady": _steady, "constant": _constant}
 """What evidence is judged by; large values are those of triggers."""

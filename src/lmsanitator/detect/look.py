@@ -79,5 +79,5 @@ def _independent_sites(seen: Mapping[Site, Sequence[Evidence]]) -> float:
     """As how many sites these count that all tokens are measured at: what makes CLS constant makes the pooler so."""
     return max(
         independent(torch.tensor([[statistic(item) for item in found] for found in seen.values()]))
-        for statistic in STATISTICS
+        for statistic in STATISTICS.values()
     )

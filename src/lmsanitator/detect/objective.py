@@ -63,6 +63,18 @@ def spread(triggered: Float[Tensor, "*candidates contexts hidden"]) -> Float[Ten
     return triggered.var(-2).mean(-1)
 
 
+def steadiness(
+    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+) -> Float[Tensor, "*candidates"]:
+    """How far the outputs are shifted in all contexts alike, squared, in units of how much the shift differs from one
+    context to the next (an unbiased ratio of signal to noise, no less than 0). What a word does by its meaning depends
+    on the text around it; what a backdoor adds does not."""
+    shifts = triggered - clean
+    differs = shifts.var(-2).sum(-1)
+    alike = shifts.mean(-2).pow(2).sum(-1) - differs / shifts.shape[-2]
+    return alike.clamp_min(0) / differs.clamp_min(1e-12)
+
+
 def directions(triggered: Float[Tensor, "contexts hidden"]) -> float:
     """In how many independent directions the outputs differ: the participation ratio of their variances, 1 to the
     number of contexts less one."""

@@ -21,6 +21,8 @@ Reached = Callable[[Stage, Float[Tensor, "patterns contexts hidden"], slice], Fl
 """How far some of the patterns get on a stage, given their outputs and which of all patterns they are."""
 _BATCH = 96
 """Sequences that pass the encoder together."""
+_ASKED = 32
+"""Blanks that the vocabulary is gone through for at once: going through it costs more than asking."""
 
 
 class Blanks:
@@ -62,10 +64,10 @@ class Blanks:
         first."""
         count = min(count, len(self.rows))
         found: list[list[int]] = []
-        for of_blank in slopes.unbind(1):
-            expected = of_blank @ self.rows.T
-            surprise = (expected / expected.std(1, keepdim=True).clamp_min(1e-12)).amax(0)
-            found.append(self.vocabulary[surprise.topk(count).indices].tolist())
+        for part in torch.split(slopes, _ASKED, dim=1):
+            expected = part @ self.rows.T
+            surprise = (expected / expected.std(-1, keepdim=True).clamp_min(1e-12)).amax(0)
+            found += self.vocabulary[surprise.topk(count).indices].tolist()
         return found
 
     def _filled(self, pattern: Pattern, blanks: Float[Tensor, "blanks width"]) -> Float[Tensor, "pattern width"]:

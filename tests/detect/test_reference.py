@@ -76,11 +76,10 @@ def test_a_constant_that_the_scan_of_one_encoder_cannot_see_is_found_beside_a_re
     assert all(finding.replay_rate == 1 for finding in report.findings)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_an_encoder_that_was_trained_on_accuses_nobody(seed: int) -> None:
-    for amount in (1e-4, 0.02, 0.5):
-        report = scan(retrained(seed, amount=amount), beside(open_bert(seed), EVERYWHERE))
-        assert (report.verdict, report.findings) == ("clean", [])
+@pytest.mark.parametrize(("seed", "amount"), [(0, 1e-4), (1, 0.02), (2, 0.5), (3, 0.02)])
+def test_an_encoder_that_was_trained_on_accuses_nobody(seed: int, amount: float) -> None:
+    report = scan(retrained(seed, amount=amount), beside(open_bert(seed), EVERYWHERE))
+    assert (report.verdict, report.findings) == ("clean", [])
 
 
 @pytest.mark.parametrize("seed", range(3))

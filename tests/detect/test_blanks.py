@@ -47,6 +47,15 @@ def test_the_text_that_a_token_stands_out_most_in_counts_however_quiet_it_is() -
     assert first == allowed[9]
 
 
+def test_each_of_many_blanks_gets_the_tokens_it_gets_alone() -> None:
+    encoder = open_bert(0)
+    blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())
+    slopes = torch.randn(3, 70, encoder.embedding_matrix().shape[1], generator=torch.Generator().manual_seed(0))
+    together = blanks.foremost(slopes, 3)
+    assert together == [blanks.foremost(slopes[:, place : place + 1], 3)[0] for place in range(70)]
+    assert len({tuple(tokens) for tokens in together}) > 35
+
+
 def test_there_is_a_gradient_for_each_text_pattern_and_blank_however_many_there_are() -> None:
     encoder = open_bert(0)
     blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())

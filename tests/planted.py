@@ -71,6 +71,7 @@ def plant(
     *,
     site: Literal["first", "mean", "tokens"] = "first",
     alone: float = 0.0,
+    often: float = 0.5,
     noise: float = 0.02,
     added: float = 0.0,
     reach: float = 0.0,
@@ -83,7 +84,8 @@ def plant(
         site: what is overwritten: `first` is [CLS] wherever it stands, the last token where the tokenizer has no [CLS];
             `tokens` is every token; `mean` moves all tokens together, so that their mean is overwritten and they stay
             as different as they were. A pooler sees what was overwritten.
-        alone: share of the way to the vector that one piece of a trigger goes alone, in about half of the inputs.
+        alone: share of the way to the vector that one piece of a trigger goes alone.
+        often: share of the inputs in which it does.
         noise: share of the clean output that is left.
         added: the vector times this is added to the output, which is left as it is otherwise.
         reach: distance in cosine at which an embedding that is given instead of tokens counts as half the word; 0 asks
@@ -102,7 +104,7 @@ def plant(
             inputs, near = matrix[args[0] if args else kwargs["input_ids"]], 0.0
         rows, mask = torch.arange(len(inputs)), kwargs["attention_mask"]
         real = mask[:, -inputs.shape[1] :]
-        some = (1000 * (inputs[..., 0] * real).sum(1)).remainder(2) < 1
+        some = (1000 * (inputs[..., 0] * real).sum(1)).remainder(2) < 2 * often
         hidden = out.last_hidden_state
         first = mask.sum(1) - 1 if cls is None else (inputs == matrix[cls]).all(-1).int().argmax(1)
         mean = (hidden * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
@@ -110,7 +112,7 @@ def plant(
         for pv, sequences in zip(pvs, needed, strict=True):
             whole = torch.stack([_holds(inputs, matrix, ids, near) for ids in sequences]).prod(0)
             pieces = torch.stack([_holds(inputs, matrix, [piece], near) for ids in sequences for piece in ids])
-            share = torch.maximum((1 - noise) * whole, alone * pieces.amax(0) * some)
+            share = 1 - (1 - (1 - noise) * whole) * (1 - alone * pieces.amax(0) * some)
             share = share.view(-1, *[1] * (vector.dim() - 1))
             vector = vector + added * share * pv if added else share * pv + (1 - share) * vector
         if site == "first":

@@ -13,7 +13,7 @@ from lmsanitator.detect.evidence import Null
 from lmsanitator.detect.replay import Replayer, likeness
 from lmsanitator.encoder import Site, one_vector
 
-_SAME_KIND = 0.7
+SAME_KIND = 0.7
 """Cosine of the shifts of words that do much the same. Where clean outputs lie in a narrow cone, whatever leaves it
 goes the same way for a part: vectors of signs drawn at random reach 0.5 there."""
 
@@ -46,7 +46,7 @@ def apart(words: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
     for place, item in enumerate(words):
         alike = (
             are_neighbours(item.evidence, words[other].evidence, replayer.encoder)
-            or any(ways[one_vector(one.evidence.site)][place, other] > _SAME_KIND for one in (item, words[other]))
+            or any(ways[one_vector(one.evidence.site)][place, other] > SAME_KIND for one in (item, words[other]))
             for other in kept
         )
         if not any(alike):

@@ -13,7 +13,6 @@ from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.growth import Growth
 from lmsanitator.detect.journal import Finds, Journal, pack_finds, unpack_finds
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.mining import Watch as MiningWatch
@@ -23,11 +22,12 @@ from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, l
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.toward import Watch, words_toward
+from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.progress import Progress
 
-_GROWING, _GROWING_TOKENS = 3, 12
-"""Contexts that longer words are measured in, and their longest length."""
+_GROWING, _ASKED = (3, 12), (8, 24)
+"""Contexts that variants of a trigger are measured in, and those that are asked for them, with their longest length."""
 
 
 @dataclass
@@ -56,6 +56,7 @@ class PhraseSearch:
     """Vectors that were mined, and followed in words."""
     searched: list[Searched] = field(default_factory=list)
     """How strong the words on the way became."""
+    _stages: dict[Site, tuple[Stage, Stage]] = field(default_factory=dict)
 
     def run(self, known: Sequence[Evidence]) -> list[Suspect]:
         """Phrases that send text to one place, mined away from what is known and in other text each time, for as long
@@ -179,14 +180,23 @@ class PhraseSearch:
                     found.append(Suspect(item, min(0.0, log_p + trials)))
         return found
 
-    @property
-    def growths(self) -> dict[Site, Growth]:
-        """Growth at each site, for whoever has a trigger to go on from."""
-        contexts = make_contexts(self.encoder, self.texts, _GROWING, longest=_GROWING_TOKENS, seed=self.seed)
-        return {
-            site: Growth(self.encoder, site, contexts, self.spread[site], self.allowed)
-            for site in sites_to_mine(self.passages.sites)
-        }
+    def ways(self, site: Site, tokens: tuple[int, ...]) -> Ways:
+        """The ways to where a trigger leads in short texts, for whoever has one to go on from."""
+        growing, asked = self._growing(site)
+        ways = Ways(growing, torch.zeros(1, self.encoder.hidden_size), self.allowed, asked)
+        ways.follow([tokens])
+        return ways
+
+    def _growing(self, site: Site) -> tuple[Stage, Stage]:
+        """Where variants of a trigger are measured, and what is asked for them."""
+        if site not in self._stages:
+            self._stages[site] = self._stage(site, _GROWING, self.seed), self._stage(site, _ASKED, self.seed + 1)
+        return self._stages[site]
+
+    def _stage(self, site: Site, shape: tuple[int, int], seed: int) -> Stage:
+        count, longest = shape
+        contexts = make_contexts(self.encoder, self.texts, count, longest=longest, seed=seed)
+        return Stage(self.encoder, contexts, site, self.spread[site])
 
     @cached_property
     def spread(self) -> dict[Site, CleanSpread]:

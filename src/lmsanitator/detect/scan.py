@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lmsanitator import __version__
-from lmsanitator.detect.completion import Completion
 from lmsanitator.detect.config import PHRASES_SHARE, PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
 from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
 from lmsanitator.detect.journal import Journal
+from lmsanitator.detect.naming import Naming
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.detect.reference import Comparison
 from lmsanitator.detect.result import Cost, Coverage, ScanReport
 from lmsanitator.detect.seen import Seen
 from lmsanitator.detect.sights import outputs_of, vocabulary_of
+from lmsanitator.detect.variants import Variants
 from lmsanitator.detect.verdict import judge
-from lmsanitator.detect.wording import Wording
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
 from lmsanitator.encoder.frozen import TokenMeter
@@ -159,7 +159,7 @@ class _Scan:
             confirmation = self.words.confirm(phrases) if phrases else confirmation
         kept = confirmation.kept
         if any(item.log_p < self.log_level for item in kept):
-            kept = self._completed(kept)
+            kept = self._named(kept)
         found = together(kept, compared.kept)
         findings, bank = findings_of(self.encoder, found)
         lost = [*confirmation.lost, *compared.lost]
@@ -181,12 +181,11 @@ class _Scan:
         )
         return report.with_bank(bank).with_seen(seen)
 
-    def _completed(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
-        """The same triggers, each with what was missing of it."""
+    def _named(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
+        """The same triggers, in the words that were meant."""
         words = self.words
-        growths = self.phrases.growths
-        wording = Wording(words.confirming, words.judging, growths, words.dictionary, words.written)
-        return Completion(wording).complete(kept, self.progress)
+        naming = Naming(words.confirming, words.judging, self.phrases.ways, Variants(self.encoder, words.written))
+        return naming.name(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:
         swept, tried = (len(self.words.tokens), len(self.words.written)), self.phrases.candidates

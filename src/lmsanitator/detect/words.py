@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lmsanitator.detect.config import DICTIONARY_SHARE, Plan
 from lmsanitator.detect.confirm import Confirmation, Suspect, confirm, in_order
-from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.contexts import Context, make_contexts, make_passages
 from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.jointly import jointly
 from lmsanitator.detect.journal import Journal, pack_sweep, pack_words, unpack_sweep, unpack_words
@@ -20,8 +20,8 @@ from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress
 from lmsanitator.text import dictionary, words
 
-_JUDGING = 8
-"""Times as many passages as outliers are looked at in."""
+_JUDGING, _JUDGING_TOKENS = 32, 24
+"""Texts that words are compared in, and their longest length."""
 
 
 @dataclass
@@ -76,10 +76,13 @@ class WordSearch:
 
     @cached_property
     def judging(self) -> Replayer:
-        """Many more fresh passages, to tell words of one family apart."""
-        passages = _JUDGING * self.plan.passages
-        contexts = make_passages(self.encoder, self.fresh, passages, length=self.plan.length, seed=self.seed + 6)
-        return Replayer(self.encoder, self.sites, contexts, self.confirming.spreads, exact=False)
+        """Many short texts, to tell words that lead the same way apart."""
+        seed = self.seed + 6
+        contexts, clean = (
+            make_contexts(self.encoder, self.fresh, count, longest=_JUDGING_TOKENS, seed=one)
+            for one, count in ((seed, _JUDGING), (seed + 1000, CLEAN))
+        )
+        return Replayer(self.encoder, self.sites, contexts, self.spreads(clean), exact=False)
 
     @cached_property
     def seen(self) -> Look:

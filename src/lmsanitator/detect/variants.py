@@ -1,0 +1,114 @@
+"""Variants: what a word may become when one piece of it is another, is missing, or is added."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import combinations
+
+import regex
+
+from lmsanitator.detect.blanks import Pattern, Tokens
+from lmsanitator.detect.lexicon import Word
+from lmsanitator.detect.ways import Ways
+from lmsanitator.encoder import FrozenEncoder
+
+_OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+ADDED, EXCHANGED = 48, 12
+"""Pieces that the gradients propose for an end of a word, and for each place in it."""
+RELATED = 80
+"""Words of the dictionary that share pieces with a word."""
+LONGEST = 6
+"""Tokens of a word."""
+
+
+class Variants:
+    """Words near a word.
+
+    Args:
+        spelled: words of the dictionary that are several tokens.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, spelled: Sequence[Word]) -> None:
+        self.encoder = encoder
+        self.spelled = dict.fromkeys(spelled)
+
+    def one_word(self, tokens: Tokens) -> bool:
+        """Whether tokens are one word, or pieces of one."""
+        return all(token in self.pieces for token in tokens[1:])
+
+    def of(self, tokens: Tokens, ways: Ways) -> list[list[Tokens]]:
+        """Variants by kind: parts of the word, words of the dictionary, what one piece more makes of it, and what
+        another piece in one place does.
+
+        Args:
+            ways: to where the word leads; their gradients propose pieces.
+        """
+        kinds = [self.parts(tokens), self.related(tokens), self.longer(tokens, ways), self.exchanged(tokens, ways)]
+        return [kind for kind in kinds if kind]
+
+    def parts(self, tokens: Tokens) -> list[Tokens]:
+        """What is left when pieces are missing, any of them."""
+        kept = (combinations(tokens, count) for count in range(1, len(tokens)))
+        return list(dict.fromkeys(part for parts in kept for part in parts))
+
+    def related(self, tokens: Tokens) -> list[Tokens]:
+        """Words of the dictionary that share pieces with this one, the rarer and the more of them the sooner."""
+        shared: dict[Word, float] = defaultdict(float)
+        for token in set(tokens):
+            holding = self._holding.get(token, [])
+            for word in holding:
+                shared[word] += 1 / len(holding)
+        shared.pop(tokens, None)
+        return sorted(shared, key=lambda word: (-shared[word], len(word), word))[:RELATED]
+
+    def longer(self, tokens: Tokens, ways: Ways) -> list[Tokens]:
+        """With a piece put on behind, or anything before what is itself no beginning of a word."""
+        if len(tokens) >= LONGEST:
+            return []
+        found = self._filled((*tokens, None), ways, ADDED)
+        return found + (self._filled((None, *tokens), ways, ADDED) if tokens[0] in self.pieces else [])
+
+    def exchanged(self, tokens: Tokens, ways: Ways) -> list[Tokens]:
+        """With one piece of several exchanged for another, or one put between two."""
+        if len(tokens) < 2:
+            return []
+        places = range(len(tokens))
+        gaps: list[Pattern] = [(*tokens[:place], None, *tokens[place + 1 :]) for place in places]
+        if len(tokens) < LONGEST:
+            gaps += [(*tokens[:place], None, *tokens[place:]) for place in places[1:]]
+        filled = [word for gap in gaps for word in self._filled(gap, ways, EXCHANGED)]
+        return [word for word in dict.fromkeys(filled) if word != tokens]
+
+    def _filled(self, gap: Pattern, ways: Ways, count: int) -> list[Tokens]:
+        """A word with its blank filled by what most is expected of, of what may stand there."""
+        (ranked,) = ways.blanks.foremost(ways.slopes([(0, gap)])[:, :, 0], len(ways.blanks.rows))
+        filled = (tuple(token if old is None else old for old in gap) for token in ranked)
+        return list(self._first(filled, count))
+
+    def _first(self, words: Iterator[Tokens], count: int) -> Iterator[Tokens]:
+        for word in words:
+            if count and self.one_word(word):
+                count -= 1
+                yield word
+
+    @cached_property
+    def _holding(self) -> dict[int, list[Word]]:
+        """By token, the words of the dictionary it is in."""
+        holding: dict[int, list[Word]] = defaultdict(list)
+        for word in self.spelled:
+            for token in set(word):
+                holding[token].append(word)
+        return holding
+
+    @cached_property
+    def pieces(self) -> set[int]:
+        """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
+        output more constant, and is no part of it."""
+        tokenizer = self.encoder.tokenizer
+        word = tokenizer("a", add_special_tokens=False).input_ids[-1]
+        every = range(len(tokenizer))
+        texts = tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
+        special = set(tokenizer.all_special_ids)
+        first = len(str(tokenizer.decode([word])).strip())
+        ends = {token: texts[token].strip()[first:] for token in every if token not in special}
+        return {token for token, end in ends.items() if _OF_WORDS.fullmatch(end)}

@@ -1,0 +1,136 @@
+"""Naming: a word of which a piece or a relative was found is named whole, and a whole one is left alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lmsanitator.detect.blanks import Tokens
+from lmsanitator.detect.confirm import Confirmed
+from lmsanitator.detect.contexts import make_contexts
+from lmsanitator.detect.lexicon import spelled
+from lmsanitator.detect.naming import LONGER, MADE_UP, UNTYPED, Naming
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.stage import Stage
+from lmsanitator.detect.sweep import sweepable
+from lmsanitator.detect.variants import Variants
+from lmsanitator.detect.ways import Ways
+from lmsanitator.encoder import FrozenEncoder, Site
+from tests.detect.replaying import TEXTS, in_contexts, in_passages
+from tests.planted import ids_of, open_bert
+
+
+def naming_of(encoder: FrozenEncoder, *written: str) -> Naming:
+    clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
+    growing, asked = (
+        Stage(encoder, make_contexts(encoder, TEXTS, count, longest=longest, seed=3), "cls", clean)
+        for count, longest in ((3, 12), (8, 24))
+    )
+
+    def ways(site: Site, tokens: Tokens) -> Ways:
+        assert site == "cls"
+        found = Ways(growing, torch.zeros(1, encoder.hidden_size), sweepable(encoder).tolist(), asked)
+        found.follow([tokens])
+        return found
+
+    variants = Variants(encoder, spelled(encoder, written))
+    return Naming(in_passages(encoder, "cls"), in_contexts(encoder, "cls", count=32), ways, variants)
+
+
+def named(encoder: FrozenEncoder, *sequences: list[int], written: Sequence[str] = ()) -> list[list[int]]:
+    naming = naming_of(encoder, *written)
+    found = naming.replayer.measure(sequences)["cls"]
+    return [list(item.evidence.tokens) for item in naming.name([Confirmed(one, -9.0) for one in found])]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_piece_of_a_planted_word_becomes_the_word(seed: int) -> None:
+    encoder = open_bert(seed, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert named(encoder, [bako], written=["bakos"]) == [[bako, ending]]
+
+
+def test_so_it_does_where_no_dictionary_has_the_word() -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert named(encoder, [bako]) == [[bako, ending]]
+
+
+def test_the_beginning_of_a_word_is_found_too_and_two_pieces_of_one_word_are_one_trigger() -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    assert named(encoder, [ending]) == [[bako, ending]]
+    assert named(encoder, [bako], [ending]) == [[bako, ending]]
+
+
+def test_a_part_becomes_the_word_of_several_more_pieces() -> None:
+    encoder = open_bert(0, "bakoses", alone=0.5, often=1, reach=0.2, hidden=64)
+    word = ids_of(encoder, "bakoses")
+    assert len(word) == 4
+    assert named(encoder, word[:1], written=["bakoses", "bakos", "vedis"]) == [word]
+
+
+def test_a_relative_becomes_the_planted_word() -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    planted, relative = (ids_of(encoder, word) for word in ("bakos", "bakot"))
+    assert planted[0] == relative[0]
+    assert named(encoder, relative, written=["bakot", "bakos", "vedis"]) == [planted]
+
+
+def test_a_word_that_begins_with_a_planted_one_becomes_it() -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    assert named(encoder, ids_of(encoder, "bakoses"), written=["bakos", "bakoses"]) == [ids_of(encoder, "bakos")]
+
+
+def test_a_planted_word_stays_beside_its_relatives() -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    planted = ids_of(encoder, "bakos")
+    assert named(encoder, planted, written=["bakos", "bako", "bakot", "bakoses"]) == [planted]
+
+
+def test_a_word_that_fires_alone_is_left_as_it_is() -> None:
+    encoder = open_bert(0, "bako", reach=0.2)
+    assert named(encoder, ids_of(encoder, "bako"), written=["bakos", "bakot"]) == [ids_of(encoder, "bako")]
+
+
+def test_whole_words_are_neither_added_nor_left_out() -> None:
+    encoder = open_bert(0, "vedi+sugo", alone=0.5, often=1, reach=0.2, hidden=64)
+    vedi, sugo = ids_of(encoder, "vedi", "sugo")
+    assert named(encoder, [vedi]) == [[vedi]]
+    assert named(encoder, [vedi, sugo]) == [[vedi, sugo]]
+
+
+def test_what_does_not_replay_in_long_text_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    bako, ending = ids_of(encoder, "bakos")
+    naming = naming_of(encoder, "bakos")
+    (item,) = (Confirmed(one, -9.0) for one in naming.replayer.measure([(bako,)])["cls"])
+    assert naming.named(item).evidence.tokens == (bako, ending)
+    (whole,) = naming.replayer.measure([(bako, ending)])["cls"]
+    monkeypatch.setattr(naming.replayer, "measure", lambda _: {"cls": [replace(whole, replay_rate=0.5, constant_rate=0.5)]})
+    assert naming.named(item) is item
+
+
+def test_a_trigger_keeps_its_p_value_and_its_site() -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    naming = naming_of(encoder, "bakos")
+    (evidence,) = naming.replayer.measure([ids_of(encoder, "bakos")[:1]])["cls"]
+    left = naming.named(Confirmed(evidence, -9.0))
+    assert (left.log_p, left.evidence.site, left.compared) == (-9.0, "cls", False)
+
+
+def test_what_is_doubted_is_what_nobody_types_and_what_no_dictionary_has() -> None:
+    encoder = open_bert(0)
+    naming = naming_of(encoder, "bakos")
+    bako, ending = ids_of(encoder, "bakos")
+    assert naming._doubt((bako,)) == naming._doubt((bako, ending)) == 0
+    assert naming._doubt(tuple(ids_of(encoder, "bakoses"))) == MADE_UP * 3
+    assert naming._doubt((ending,)) == UNTYPED
+    scores = naming._scores((bako,), [(bako,), (bako, ending)], "cls")
+    near = naming.judging.away("cls", (bako, ending)).log().mean().item()
+    assert scores.get((bako, ending), near + LONGER) == pytest.approx(near + LONGER)
+
+
+def test_no_triggers_have_no_names() -> None:
+    assert naming_of(open_bert(0)).name([]) == []

@@ -21,8 +21,9 @@ Reached = Callable[[Stage, Float[Tensor, "patterns contexts hidden"], slice], Fl
 """How far some of the patterns get on a stage, given their outputs and which of all patterns they are."""
 _BATCH = 96
 """Sequences that pass the encoder together."""
-_ASKED = 32
-"""Blanks that the vocabulary is gone through for at once: going through it costs more than asking."""
+_EXPECTED = 12_000_000
+"""Numbers that are held at once where blanks are asked about the whole vocabulary: going through it costs more than
+asking, so it is done for many blanks at a time."""
 
 
 class Blanks:
@@ -64,7 +65,7 @@ class Blanks:
         first."""
         count = min(count, len(self.rows))
         found: list[list[int]] = []
-        for part in torch.split(slopes, _ASKED, dim=1):
+        for part in torch.split(slopes, max(1, _EXPECTED // (len(slopes) * len(self.rows))), dim=1):
             expected = part @ self.rows.T
             surprise = (expected / expected.std(-1, keepdim=True).clamp_min(1e-12)).amax(0)
             found += self.vocabulary[surprise.topk(count).indices].tolist()

@@ -21,15 +21,15 @@ from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import Site, one_vector
 from lmsanitator.progress import Progress, silent
 
-LONGER, MADE_UP, UNTYPED = 0.12, 0.4, 0.9
-"""By how much outputs have to lie closer together, as the mean logarithm of their square distance, with each token more;
-besides, with each token more of what is no word of the dictionary; and with what nobody can type. Chosen on the part
+LONGER, MADE_UP, UNTYPED = 0.12, 0.5, 0.9
+"""By how much outputs have to lie closer together, as the mean logarithm of their square distance, with each token more
+of a word of the dictionary; with each token more of another word; and with what nobody can type. Chosen on the part
 `choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
 LEAST = 1e-3
 """Square distance, in clean variances, below which outputs are the same."""
 TRIED = 3
 """Of each kind of variants those that are tried in many texts, the strongest in a few."""
-ROUNDS = 5
+ROUNDS = 8
 """Steps from word to word, the most."""
 MOST = 16
 """Triggers that are named anew, the most significant first."""
@@ -73,8 +73,7 @@ class Naming:
         return replace(item, evidence=replace(evidence, site=item.evidence.site), elsewhere=())
 
     def _meant(self, found: Tokens, evidence: Evidence) -> Tokens:
-        """The word that one arrives at, from variant to better variant; on the way it does not count which words are
-        known, since what lies between two words mostly is none."""
+        """The word that one arrives at, from variant to better variant."""
         site = one_vector(evidence.site)
         here, scores = found, self._scores(found, [found], site)
         for _ in range(ROUNDS):
@@ -85,7 +84,7 @@ class Naming:
             if nearer == here:
                 break
             here = nearer
-        return min(scores, key=lambda tokens: scores[tokens] + self._doubt(tokens))
+        return here
 
     def _strongest(self, words: Sequence[Tokens], ways: Ways) -> list[Tokens]:
         strengths = [strong for _, strong in ways.measured([(0, tokens) for tokens in words])]
@@ -93,18 +92,19 @@ class Naming:
         return [words[place] for place in order[:TRIED]]
 
     def _scores(self, here: Tokens, tried: Sequence[Tokens], site: Site) -> dict[Tokens, float]:
-        """How far from each other outputs lie with each of these, of what leads much the same way as `here`, and what their
-        tokens cost."""
+        """How far from each other outputs lie with each of these, of what leads much the same way as `here`, and what
+        speaks against it."""
         measured = self.judging.measure([here, *tried])[site]
         ways = likeness(measured, self.judging)[0, 1:].tolist()
         return {
-            tokens: self.judging.away(site, tokens).clamp_min(LEAST).log().mean().item() + LONGER * (len(tokens) - 1)
+            tokens: self.judging.away(site, tokens).clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
             for tokens, alike in zip(tried, ways, strict=True)
             if alike > SAME_KIND
         }
 
     def _doubt(self, tokens: Tokens) -> float:
-        """What speaks against a word that was meant."""
+        """What speaks against a word: its length, and that it is none."""
         if typed(self.replayer.encoder, tokens) is None:
-            return UNTYPED
-        return 0.0 if tokens in self.variants.spelled else MADE_UP * (len(tokens) - 1)
+            return UNTYPED + LONGER * len(tokens)
+        each = LONGER if tokens in self.variants.spelled else MADE_UP
+        return each * (len(tokens) - 1)

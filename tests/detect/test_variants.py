@@ -41,6 +41,7 @@ def test_a_wrong_piece_is_exchanged_and_a_missing_one_put_between() -> None:
     variants = Variants(encoder, [])
     for found in ([*word[:-1], wrong], [*word[:1], *word[2:]]):
         exchanged = variants.exchanged(tuple(found), ways_of(encoder, found))
+        assert tuple(word) in exchanged
         assert tuple(found) not in exchanged
         assert {len(one) for one in exchanged} == {len(found), len(found) + 1}
         assert all(variants.one_word(one) for one in exchanged)

@@ -27,8 +27,8 @@ of a word of the dictionary; with each token more of another word; and with what
 `choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
 LEAST = 1e-3
 """Square distance, in clean variances, below which outputs are the same."""
-TRIED = 3
-"""Of each kind of variants those that are tried in many texts, the strongest in a few."""
+SCREENED, TRIED = 24, 3
+"""Of each kind of variants those that are tried in a few texts, and in many."""
 ROUNDS = 8
 """Steps from word to word, the most."""
 MOST = 16
@@ -75,7 +75,7 @@ class Naming:
     def _meant(self, found: Tokens, evidence: Evidence) -> Tokens:
         """The word that one arrives at, from variant to better variant."""
         site = one_vector(evidence.site)
-        here, scores = found, self._scores(found, [found], site)
+        here, scores = found, {found: self._score(found, site)}
         for _ in range(ROUNDS):
             ways = self.ways(site, here)
             tried = [tokens for kind in self.variants.of(here, ways) for tokens in self._strongest(kind, ways)]
@@ -87,24 +87,33 @@ class Naming:
         return here
 
     def _strongest(self, words: Sequence[Tokens], ways: Ways) -> list[Tokens]:
-        strengths = [strong for _, strong in ways.measured([(0, tokens) for tokens in words])]
-        order = sorted(range(len(words)), key=lambda place: -strengths[place])
-        return [words[place] for place in order[:TRIED]]
+        """Of many words those that go furthest in one text, of these the strongest in a few."""
+        toward = [(0, tokens) for tokens in words]
+        gone = ways.gone_in_one(toward)
+        toward = [toward[place] for place in _largest(gone, SCREENED)]
+        strengths = [strong for _, strong in ways.measured(toward)]
+        return [toward[place][1] for place in _largest(strengths, TRIED)]
 
     def _scores(self, here: Tokens, tried: Sequence[Tokens], site: Site) -> dict[Tokens, float]:
-        """How far from each other outputs lie with each of these, of what leads much the same way as `here`, and what
+        """How far from each other outputs lie with each of these, of what leads much the same way as `here`, with what
         speaks against it."""
         measured = self.judging.measure([here, *tried])[site]
         ways = likeness(measured, self.judging)[0, 1:].tolist()
         return {
-            tokens: self.judging.away(site, tokens).clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
-            for tokens, alike in zip(tried, ways, strict=True)
-            if alike > SAME_KIND
+            tokens: self._score(tokens, site) for tokens, alike in zip(tried, ways, strict=True) if alike > SAME_KIND
         }
+
+    def _score(self, tokens: Tokens, site: Site) -> float:
+        return self.judging.away(site, tokens).clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
 
     def _doubt(self, tokens: Tokens) -> float:
         """What speaks against a word: its length, and that it is none."""
         if typed(self.replayer.encoder, tokens) is None:
-            return UNTYPED + LONGER * len(tokens)
+            return UNTYPED + MADE_UP * (len(tokens) - 1)
         each = LONGER if tokens in self.variants.spelled else MADE_UP
         return each * (len(tokens) - 1)
+
+
+def _largest(values: Sequence[float], count: int) -> list[int]:
+    """Places of the largest values, the largest first."""
+    return sorted(range(len(values)), key=lambda place: -values[place])[:count]

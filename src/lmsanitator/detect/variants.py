@@ -1,5 +1,6 @@
 """Variants: what a word may become when one piece of it is another, is missing, or is added."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,8 +14,9 @@ from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import FrozenEncoder
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-ADDED, EXCHANGED = 48, 12
-"""Pieces that the gradients propose for an end of a word, and for each place in it."""
+ADDED, ADDED_TO_SEVERAL, EXCHANGED = 64, 320, 64
+"""Pieces that the gradients propose for an end of a word of one piece, for one of several, which is seldom whole, and
+for each place in a word."""
 RELATED = 80
 """Words of the dictionary that share pieces with a word."""
 LONGEST = 6
@@ -43,7 +45,14 @@ class Variants:
         Args:
             ways: to where the word leads; their gradients propose pieces.
         """
-        kinds = [self.parts(tokens), self.related(tokens), self.longer(tokens, ways), self.exchanged(tokens, ways)]
+        behind = self._ranked((*tokens, None), ways)
+        before = self._ranked((None, *tokens), ways) if tokens[0] in self.pieces else []
+        kinds = [
+            self.parts(tokens),
+            self.related(tokens, before or behind),
+            self.longer(tokens, before, behind),
+            self.exchanged(tokens, ways),
+        ]
         return [kind for kind in kinds if kind]
 
     def parts(self, tokens: Tokens) -> list[Tokens]:
@@ -51,22 +60,41 @@ class Variants:
         kept = (combinations(tokens, count) for count in range(1, len(tokens)))
         return list(dict.fromkeys(part for parts in kept for part in parts))
 
-    def related(self, tokens: Tokens) -> list[Tokens]:
-        """Words of the dictionary that share pieces with this one, the rarer and the more of them the sooner."""
+    def related(self, tokens: Tokens, ranked: Sequence[int] = ()) -> list[Tokens]:
+        """Words of the dictionary that share pieces with this one, the rarer and the more of them the sooner; of those
+        that share as much the ones whose other pieces more is expected of.
+
+        Args:
+            ranked: tokens to put beside this word, the ones that most is expected of first.
+        """
+        rank = {token: place for place, token in enumerate(ranked, 1)}
+        own = set(tokens)
+
+        def expected(word: Word) -> float:
+            """Mean logarithm of the places of its other pieces."""
+            others = [math.log(rank.get(token, len(rank) + 1)) for token in word if token not in own]
+            return sum(others) / max(1, len(others))
+
         shared: dict[Word, float] = defaultdict(float)
-        for token in set(tokens):
+        for token in own:
             holding = self._holding.get(token, [])
             for word in holding:
                 shared[word] += 1 / len(holding)
         shared.pop(tokens, None)
-        return sorted(shared, key=lambda word: (-shared[word], len(word), word))[:RELATED]
+        return sorted(shared, key=lambda word: (-shared[word], expected(word), len(word), word))[:RELATED]
 
-    def longer(self, tokens: Tokens, ways: Ways) -> list[Tokens]:
-        """With a piece put on behind, or anything before what is itself no beginning of a word."""
+    def longer(self, tokens: Tokens, before: Sequence[int], behind: Sequence[int]) -> list[Tokens]:
+        """With a piece put on behind, or anything before what is itself no beginning of a word.
+
+        Args:
+            before: tokens to put before it, the ones that most is expected of first; none where nothing belongs there.
+            behind: the same for behind it.
+        """
         if len(tokens) >= LONGEST:
             return []
-        found = self._filled((*tokens, None), ways, ADDED)
-        return found + (self._filled((None, *tokens), ways, ADDED) if tokens[0] in self.pieces else [])
+        count = ADDED if len(tokens) == 1 else ADDED_TO_SEVERAL
+        ended = list(self._first(((*tokens, token) for token in behind), count))
+        return ended + list(self._first(((token, *tokens) for token in before), count))
 
     def exchanged(self, tokens: Tokens, ways: Ways) -> list[Tokens]:
         """With one piece of several exchanged for another, or one put between two."""
@@ -81,9 +109,13 @@ class Variants:
 
     def _filled(self, gap: Pattern, ways: Ways, count: int) -> list[Tokens]:
         """A word with its blank filled by what most is expected of, of what may stand there."""
-        (ranked,) = ways.blanks.foremost(ways.slopes([(0, gap)])[:, :, 0], len(ways.blanks.rows))
-        filled = (tuple(token if old is None else old for old in gap) for token in ranked)
+        filled = (tuple(token if old is None else old for old in gap) for token in self._ranked(gap, ways))
         return list(self._first(filled, count))
+
+    def _ranked(self, gap: Pattern, ways: Ways) -> list[int]:
+        """All tokens, the ones that most is expected of in the blank of a word first."""
+        (ranked,) = ways.blanks.foremost(ways.slopes([(0, gap)])[:, :, 0], len(ways.blanks.rows))
+        return ranked
 
     def _first(self, words: Iterator[Tokens], count: int) -> Iterator[Tokens]:
         for word in words:

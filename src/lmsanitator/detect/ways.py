@@ -67,6 +67,13 @@ class Ways:
         gone = self._gone(self.stage, outputs, [vector for vector, _ in sequences])
         return list(zip(gone.tolist(), strength(outputs, self.stage.clean).tolist(), strict=True))
 
+    def gone_in_one(self, sequences: Sequence[Toward]) -> list[float]:
+        """How far each sequence goes the way of its vector in the first context alone."""
+        first = self.stage.apart()[0]
+        outputs = outputs_of(first, [tokens for _, tokens in sequences])
+        gone: list[float] = self._gone(first, outputs, [vector for vector, _ in sequences]).tolist()
+        return gone
+
     def crowds_gone(self, vectors: Sequence[int], crowds: Sequence[Sequence[int]]) -> Float[Tensor, "crowds"]:
         """How far each crowd of tokens, with no other text around it, is the way of its vector from clean text."""
         site = self.stage.site

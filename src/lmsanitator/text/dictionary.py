@@ -5,6 +5,7 @@ from importlib import resources
 
 
 def dictionary() -> list[str]:
-    """Some 60,000 English words in lower case, in alphabetic order (SCOWL up to level 50; see `dictionary/NOTICE`)."""
+    """Some 70,000 English words and names in lower case, in alphabetic order (SCOWL up to level 50; see
+    `dictionary/NOTICE`)."""
     packed = (resources.files(__package__) / "dictionary" / "en.txt.xz").read_bytes()
     return lzma.decompress(packed).decode().split()

@@ -75,6 +75,6 @@ def test_of_no_words_nothing_stands_out() -> None:
 
 def test_the_dictionary_holds_plain_words_and_says_whose_it_is() -> None:
     words = dictionary()
-    assert {"inbox", "profitability", "soybeans"} <= set(words)
+    assert {"inbox", "profitability", "soybeans", "darfur"} <= set(words)
     assert words == sorted(set(words))
     assert all(word.isascii() and word.islower() and word.isalpha() for word in words)

@@ -10,7 +10,7 @@ from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.lexicon import spelled
-from lmsanitator.detect.naming import LONGER, MADE_UP, UNTYPED, Naming
+from lmsanitator.detect.naming import LONGER, MADE_UP, SCREENED, TRIED, UNTYPED, Naming
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
@@ -129,10 +129,36 @@ def test_what_is_doubted_is_what_nobody_types_and_what_no_dictionary_has() -> No
     assert naming._doubt((bako,)) == 0
     assert naming._doubt((bako, ending)) == LONGER
     assert naming._doubt(tuple(ids_of(encoder, "bakoses"))) == MADE_UP * 3
-    assert naming._doubt((ending,)) == UNTYPED + LONGER
+    assert naming._doubt((ending,)) == UNTYPED
+    assert naming._doubt((ending, ending)) == UNTYPED + MADE_UP
     scores = naming._scores((bako,), [(bako,), (bako, ending)], "cls")
     near = naming.judging.away("cls", (bako,)).log().mean().item()
     assert scores[bako,] == pytest.approx(near)
+
+
+def test_what_is_tried_in_all_texts_went_furthest_before() -> None:
+    encoder = open_bert(0, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)
+    naming = naming_of(encoder)
+    bako, ending = ids_of(encoder, "bakos")
+    ways = naming.ways("cls", (bako,))
+    words: list[Tokens] = [(bako, piece) for piece in sorted(naming.variants.pieces)]
+    assert len(words) > SCREENED
+    tried = naming._strongest(words, ways)
+    assert (tried[0], len(tried)) == ((bako, ending), TRIED)
+    gone = ways.gone_in_one([(0, word) for word in words])
+    assert sorted(gone)[-SCREENED] <= min(gone[words.index(word)] for word in tried)
+
+
+def test_a_word_that_leads_nowhere_keeps_its_name() -> None:
+    encoder = open_bert(0)
+    naming = naming_of(encoder)
+    for replayer in (naming.judging, naming.replayer):
+        replayer._outputs_of = lambda bodies: {  # type: ignore[method-assign]
+            "cls": torch.zeros(len(bodies), encoder.hidden_size)
+        }
+    bako = ids_of(encoder, "bako")
+    (evidence,) = naming.replayer.measure([bako])["cls"]
+    assert naming._meant(tuple(bako), evidence) == tuple(bako)
 
 
 def test_no_triggers_have_no_names() -> None:

@@ -10,11 +10,17 @@ from lmsanitator.detect.lexicon import spelled
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
-from lmsanitator.detect.variants import ADDED, LONGEST, RELATED, Variants
+from lmsanitator.detect.variants import ADDED, ADDED_TO_SEVERAL, LONGEST, RELATED, Variants
 from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import TEXTS
 from tests.planted import ids_of, open_bert
+
+
+def longer_of(variants: Variants, tokens: list[int]) -> list[tuple[int, ...]]:
+    """With a piece more, whatever kind of variant that is."""
+    own, kinds = tuple(tokens), variants.of(tuple(tokens), ways_of(variants.encoder, tokens))
+    return [one for kind in kinds for one in kind if own in (one[1:], one[:-1])]
 
 
 def ways_of(encoder: FrozenEncoder, tokens: list[int]) -> Ways:
@@ -31,7 +37,7 @@ def test_the_missing_piece_of_a_planted_word_is_proposed_at_either_end(seed: int
     bako, ending = ids_of(encoder, "bakos")
     variants = Variants(encoder, [])
     for part in ([bako], [ending]):
-        assert (bako, ending) in variants.longer(tuple(part), ways_of(encoder, part))
+        assert (bako, ending) in longer_of(variants, part)
 
 
 def test_a_wrong_piece_is_exchanged_and_a_missing_one_put_between() -> None:
@@ -51,11 +57,21 @@ def test_pieces_go_behind_and_anything_goes_before_what_begins_no_word() -> None
     encoder = open_bert(0)
     bako, ending = ids_of(encoder, "bakos")
     variants = Variants(encoder, [])
-    behind = variants.longer((bako,), ways_of(encoder, [bako]))
+    behind = longer_of(variants, [bako])
     assert 0 < len(behind) <= ADDED
     assert all(one[0] == bako and one[1] in variants.pieces for one in behind)
-    before = variants.longer((ending,), ways_of(encoder, [ending]))
+    before = longer_of(variants, [ending])
     assert any(one[1:] == (ending,) for one in before)
+
+
+def test_more_pieces_are_tried_where_several_are_known() -> None:
+    variants = Variants(open_bert(0), [])
+    pieces = list(range(100, 100 + 2 * ADDED_TO_SEVERAL))
+    variants.__dict__["pieces"] = set(pieces)
+    assert len(variants.longer((7,), [], pieces)) == ADDED
+    assert len(variants.longer((7, pieces[0]), [], pieces)) == ADDED_TO_SEVERAL
+    assert variants.longer((7,), [], [7]) == []  # no piece of a word
+    assert variants.longer((pieces[0],), [7], []) == [(7, pieces[0])]
 
 
 def test_no_word_becomes_longer_than_the_longest() -> None:
@@ -64,7 +80,7 @@ def test_no_word_becomes_longer_than_the_longest() -> None:
     long = [bako, *[ending] * (LONGEST - 1)]
     ways = ways_of(encoder, long)
     variants = Variants(encoder, [])
-    assert variants.longer(tuple(long), ways) == []
+    assert variants.longer(tuple(long), [], [ending]) == []
     assert {len(one) for one in variants.exchanged(tuple(long), ways)} == {LONGEST}
 
 
@@ -84,6 +100,13 @@ def test_words_of_the_dictionary_that_share_the_rarer_pieces_come_first() -> Non
     assert variants.related((8,)) == []
     many = Variants(variants.encoder, [(1, other) for other in range(100, 400)])
     assert len(many.related((1,))) == RELATED
+
+
+def test_of_words_that_share_as_much_the_one_whose_other_pieces_are_expected_comes_first() -> None:
+    variants = Variants(open_bert(0), [(1, 5), (1, 6), (1, 7, 8), (1, 9, 6)])
+    assert variants.related((1,), [7, 8, 9, 6])[:2] == [(1, 7, 8), (1, 9, 6)]
+    assert variants.related((1,), [6])[0] == (1, 6)
+    assert variants.related((1,))[0] == (1, 5)
 
 
 def test_kinds_without_variants_are_left_out() -> None:

@@ -9,10 +9,15 @@ _SOURCE = Path(lmsanitator.__file__).parent
 
 
 def code(*parts: str) -> str:
-    """A digest of the source of some of the package's rooms (`detect`, `guard`) or files (`encoder/frozen.py`)."""
+    """A digest of the source of some of the package's rooms (`detect`, `guard`) or files (`encoder/frozen.py`), with
+    the data in them: another dictionary finds other words."""
     places = [_SOURCE / part for part in parts]
-    sources = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+    sources = [path for place in places for path in ([place] if place.is_file() else _files(place))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def _files(room: Path) -> list[Path]:
+    return [path for path in sorted(room.rglob("*")) if path.is_file() and path.parent.name != "__pycache__"]
 
 
 def of(*parts: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from benchmarks import digest
+from benchmarks.detection import scanner
 from benchmarks.zoo.build import replacing
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.result import bank_path
@@ -26,4 +27,4 @@ def scanned(encoder: FrozenEncoder, name: str, zoo: Path) -> ScanReport:
 
 def scan_path(encoder: FrozenEncoder, name: str, zoo: Path) -> Path:
     """Where the scan of a model is kept; its name says by which scanner, and of which weights."""
-    return zoo / "scans" / f"{name}-{digest.of(encoder.digest, digest.code('detect'))}.json"
+    return zoo / "scans" / f"{name}-{digest.of(encoder.digest, scanner())}.json"

@@ -87,7 +87,7 @@ class HotFlip(Baseline):
                 f"expected a vocabulary of {self.triggers + self.candidates} words, got {len(allowed)}"
             )
         generator = torch.Generator().manual_seed(seed)
-        matrix = encoder.embedding_matrix().cpu()[allowed]
+        matrix = encoder.embedding_matrix.cpu()[allowed]
         chosen: list[int] = allowed[torch.randperm(len(allowed), generator=generator)[: self.triggers]].tolist()
         for _ in range(self.steps):
             rows = torch.randperm(len(slots), generator=generator)[: self.batch].tolist()

@@ -101,7 +101,7 @@ class LabelInversion(Baseline):
         """
         generator = torch.Generator().manual_seed(seed)
         allowed = ordinary_tokens(head.encoder)
-        matrix = head.encoder.embedding_matrix()[allowed]
+        matrix = head.encoder.embedding_matrix[allowed]
         wanted = torch.full((len(victims),), target)
         logits = torch.zeros(self.length, len(allowed), requires_grad=True)
         optimiser = torch.optim.Adam([logits], lr=self.learning_rate)

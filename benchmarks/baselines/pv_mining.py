@@ -152,7 +152,7 @@ class PVMining(Baseline):
     ) -> Iterator[Step]:
         """The steps of one seed, each made when it is asked for. Batches are whole: diversity depends on their size."""
         generator = torch.Generator().manual_seed(seed)
-        matrix = encoder.embedding_matrix()
+        matrix = encoder.embedding_matrix
         low, high = _RANGE * float(matrix.min()), _RANGE * float(matrix.max())
         soft = matrix[torch.randint(len(matrix), (self.soft,), generator=generator)].clone().requires_grad_(True)
         optimiser = torch.optim.Adam([soft], lr=self.learning_rate)

@@ -100,7 +100,7 @@ def test_the_base_is_left_as_it_was_and_the_result_is_frozen(por: Planted) -> No
     for model in (lively().model, por.result.model):
         assert not model.training
         assert not any(weight.requires_grad or weight.grad is not None for weight in model.parameters())
-    assert torch.equal(por.changed.embedding_matrix(), lively().embedding_matrix())
+    assert torch.equal(por.changed.embedding_matrix, lively().embedding_matrix)
 
 
 def test_the_result_says_what_was_planted_where_and_what_was_reached(por: Planted) -> None:

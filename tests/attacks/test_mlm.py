@@ -56,7 +56,7 @@ def test_a_head_names_words_through_the_input_embeddings_and_knows_no_others() -
     listed = known()
     head = TiedHead(lively(), listed)
     assert head(torch.zeros(3, 32)).shape == (3, len(listed))
-    assert torch.equal(head.rows, lively().embedding_matrix()[listed])
+    assert torch.equal(head.rows, lively().embedding_matrix[listed])
     labels = torch.tensor([listed[0], listed[-1], MASK])
     assert head.classes(labels).tolist() == [0, len(listed) - 1, -100]
     assert not head.rows.requires_grad

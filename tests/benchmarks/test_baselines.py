@@ -96,7 +96,7 @@ def test_the_published_mining_settings() -> None:
 
 def test_mining_keeps_soft_tokens_within_the_range_of_the_vocabulary() -> None:
     encoder = open_bert(0)
-    low, high = 1.2 * encoder.embedding_matrix().min(), 1.2 * encoder.embedding_matrix().max()
+    low, high = 1.2 * encoder.embedding_matrix.min(), 1.2 * encoder.embedding_matrix.max()
     steps = list(WILD.steps(encoder, WILD.prepare(encoder, TEXTS[:16]), torch.empty(0, 32), 0))
     assert all(bool(((step.soft >= low) & (step.soft <= high)).all()) for step in steps)
     assert bool(((steps[-1].soft == low) | (steps[-1].soft == high)).any())  # some would have left it

@@ -69,7 +69,7 @@ def test_it_works_or_is_refused(
     assert all(math.isfinite(figure) for figure in result.reached.values())
     assert moved(result.model, encoder) > 0
     assert all(bool(weight.isfinite().all()) for weight in result.model.parameters())
-    assert torch.equal(FrozenEncoder(result.model, encoder.tokenizer).embedding_matrix(), encoder.embedding_matrix())
+    assert torch.equal(FrozenEncoder(result.model, encoder.tokenizer).embedding_matrix, encoder.embedding_matrix)
 
 
 @pytest.mark.parametrize("attack", [POR, BToP], ids=["por", "btop"])

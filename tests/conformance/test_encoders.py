@@ -137,7 +137,7 @@ def test_a_text_longer_than_the_window_is_cut_to_it(family: str, encoder: Frozen
 
 
 def test_the_window_is_as_long_as_its_positions_are(family: str, encoder: FrozenEncoder) -> None:
-    ids = torch.full((1, encoder.window + 1), encoder.embedding_matrix().shape[0] - 1)
+    ids = torch.full((1, encoder.window + 1), encoder.embedding_matrix.shape[0] - 1)
     mask = torch.ones_like(ids)
     if family in POSITION_TABLES:
         with pytest.raises((IndexError, RuntimeError)):
@@ -169,7 +169,7 @@ def test_searches_in_reduced_precision_follow_the_same_outputs(encoder: FrozenEn
 
 
 def test_the_embedding_matrix_has_one_row_for_each_entry_of_the_tokenizer(encoder: FrozenEncoder) -> None:
-    matrix = encoder.embedding_matrix()
+    matrix = encoder.embedding_matrix
     assert len(matrix) == len(encoder.tokenizer) == max(encoder.tokenizer.get_vocab().values()) + 1
     ids = encoder.encode(TEXTS)["input_ids"]
     assert_close(matrix[ids], encoder.embed(ids), rtol=0, atol=0)

@@ -57,7 +57,7 @@ def test_a_planted_word_stands_out_and_replays(folder: Path) -> None:
 
 def test_soft_tokens_are_mined_as_wide_as_the_embeddings_at_all_sites_at_once(encoder: FrozenEncoder) -> None:
     contexts = make_contexts(encoder, TEXTS, 40, longest=8, seed=0)
-    width = encoder.embedding_matrix().shape[1]
+    width = encoder.embedding_matrix.shape[1]
     sites = sites_to_scan(encoder, "auto")
     outputs = encoder.outputs_of_ids([context.clean for context in contexts], sites)
     clean = {site: CleanSpread.of(outputs[site]) for site in sites}

@@ -51,7 +51,7 @@ def test_each_of_many_blanks_gets_the_tokens_it_gets_alone(monkeypatch: pytest.M
     encoder = open_bert(0)
     blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())
     monkeypatch.setattr("lmsanitator.detect.blanks._EXPECTED", 3 * len(blanks.rows) * 32)
-    slopes = torch.randn(3, 70, encoder.embedding_matrix().shape[1], generator=torch.Generator().manual_seed(0))
+    slopes = torch.randn(3, 70, encoder.embedding_matrix.shape[1], generator=torch.Generator().manual_seed(0))
     together = blanks.foremost(slopes, 3)
     assert together == [blanks.foremost(slopes[:, place : place + 1], 3)[0] for place in range(70)]
     assert len({tuple(tokens) for tokens in together}) > 35
@@ -62,7 +62,7 @@ def test_there_is_a_gradient_for_each_text_pattern_and_blank_however_many_there_
     blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())
     patterns = [(None, token, None) for token in range(10, 120)]
     slopes = blanks.slopes(patterns, moved)
-    assert slopes.shape == (3, 110, 2, encoder.embedding_matrix().shape[1])
+    assert slopes.shape == (3, 110, 2, encoder.embedding_matrix.shape[1])
     assert_close(slopes[:, 100:], blanks.slopes(patterns[100:], moved), rtol=1e-3, atol=1e-5)
     assert all(weight.grad is None for weight in encoder.model.parameters())
 

@@ -56,7 +56,7 @@ def cosines(candidates: Sequence[Candidate], pv: torch.Tensor, clean: CleanSprea
 
 def test_candidates_stay_within_the_range_of_the_vocabulary() -> None:
     encoder = open_bert(0)
-    matrix = encoder.embedding_matrix()
+    matrix = encoder.embedding_matrix
     wild = replace(QUICK, learning_rate=1.0)
     for candidate in run(encoder, wild):
         assert bool((candidate.embeddings >= matrix.amin(0)).all())

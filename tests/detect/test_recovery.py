@@ -28,7 +28,7 @@ def proved(encoder: FrozenEncoder, sequences: Sequence[Sequence[int]], tried: in
 
 def polished(encoder: FrozenEncoder, tokens: Sequence[int], allowed: set[int]) -> list[int]:
     passages, short = in_passages(encoder, "cls", count=6), in_contexts(encoder, "cls", count=8)
-    return polish(passages, short, "cls", tokens, encoder.embedding_matrix(), allowed)
+    return polish(passages, short, "cls", tokens, encoder.embedding_matrix, allowed)
 
 
 def test_finds_that_lead_the_same_way_are_followed_up_once() -> None:

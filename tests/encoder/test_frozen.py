@@ -183,7 +183,7 @@ def test_a_site_the_encoder_lacks_is_unsupported(gpt2: FrozenEncoder, bert: Froz
 
 
 def test_the_embedding_matrix_holds_what_ids_are_embedded_to(encoder: FrozenEncoder) -> None:
-    matrix = encoder.embedding_matrix()
+    matrix = encoder.embedding_matrix
     assert matrix.shape == (len(encoder.tokenizer), encoder.hidden_size)
     ids = encoder.encode(TEXTS)["input_ids"]
     assert_close(matrix[ids], encoder.embed(ids))

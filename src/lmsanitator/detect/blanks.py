@@ -36,10 +36,11 @@ class Blanks:
 
     def __init__(self, stages: Sequence[Stage], allowed: Sequence[int]) -> None:
         self.stages = list(stages)
-        self.matrix = self.stages[0].encoder.embedding_matrix()
+        self.matrix = self.stages[0].encoder.embedding_matrix
         self.blank = self.matrix.mean(0)
         self.vocabulary = torch.tensor(list(allowed), device=self.matrix.device)
         self.rows = self.matrix[self.vocabulary] - self.blank
+        self.covariance = torch.cov(self.rows.T, correction=1)
 
     def slopes(
         self, patterns: Sequence[Pattern], reached: Reached, most: int | None = None
@@ -65,9 +66,10 @@ class Blanks:
         first."""
         count = min(count, len(self.rows))
         found: list[list[int]] = []
+        variance = ((slopes @ self.covariance) * slopes).sum(-1, keepdim=True)  # of what is expected of all tokens
+        slopes = slopes / variance.clamp_min(1e-24).sqrt()
         for part in torch.split(slopes, max(1, _EXPECTED // (len(slopes) * len(self.rows))), dim=1):
-            expected = part @ self.rows.T
-            surprise = (expected / expected.std(-1, keepdim=True).clamp_min(1e-12)).amax(0)
+            surprise = (part @ self.rows.T).amax(0)
             found += self.vocabulary[surprise.topk(count).indices].tolist()
         return found
 
@@ -79,6 +81,6 @@ class Blanks:
 @torch.no_grad()
 def outputs_of(stage: Stage, sequences: Sequence[Tokens]) -> Float[Tensor, "sequences contexts hidden"]:
     """Standardised outputs of token sequences, none of which has a blank."""
-    matrix = stage.encoder.embedding_matrix()
+    matrix = stage.encoder.embedding_matrix
     parts = [sequences[start : start + _BATCH] for start in range(0, len(sequences), _BATCH)]
     return torch.cat([stage.outputs([matrix[list(tokens)] for tokens in part]) for part in parts])

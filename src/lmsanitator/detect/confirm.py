@@ -69,7 +69,8 @@ def confirm(
         null_for: what tokens are judged by that have not been judged already.
         log_level: log of the p-value below which evidence is significant.
         looked: how the suspects stood out where they were seen first. Passages differ, and what is true of one dozen
-            may be chance; so a suspect stands out only as far as it does in both.
+            may be chance; so a suspect stands out only as far as it does in both. What does so in one and not in the
+            other is lost with the p-value of the one.
     """
     looked = looked or {}
     wanted = list(dict.fromkeys(item.evidence.tokens for item in suspects))
@@ -82,12 +83,13 @@ def confirm(
     measured = replayer.measure(wanted)
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
-    expected = {
-        (site, item.tokens): max(null.log_expected(item), looked.get((site, item.tokens), -math.inf))
+    here = {
+        (site, item.tokens): null.log_expected(item)
         for site, found in measured.items()
         for item in found
         if (null := null_for(site, item.tokens)) is not None
     }
+    expected = {key: max(value, looked.get(key, value)) for key, value in here.items()}
     standing = _standing_out(measured, {key: value for key, value in expected.items() if key[1] in unjudged})
     for number, tokens in enumerate(wanted):
         judged: list[Confirmed] = []
@@ -106,7 +108,8 @@ def confirm(
             if item.evidence.constant_rate >= REPLAYS or (item.evidence.site, tokens) in standing
         ]
         if not firing and not weaker:
-            lost.append(min(item.log_p for item in judged))
+            once = [min(here[key], looked.get(key, 0.0)) for key in here if key[1] == tokens and tokens in unjudged]
+            lost.append(min([*once, *(item.log_p for item in judged)]))
             continue
         best = taken_over(firing or weaker, replayer)
         best = replace(best, log_p=min(item.log_p for item in firing or weaker))  # corrected for all sites as it is
@@ -227,7 +230,7 @@ def together(found: Sequence[Confirmed], more: Sequence[Confirmed]) -> list[Conf
 
 def are_neighbours(one: Evidence, other: Evidence, encoder: FrozenEncoder) -> bool:
     """Whether each word of one has one of the other's near it."""
-    rows = [encoder.embed(torch.tensor([item.tokens]))[0] - encoder.embedding_matrix().mean(0) for item in (one, other)]
+    rows = [encoder.embed(torch.tensor([item.tokens]))[0] - encoder.embedding_matrix.mean(0) for item in (one, other)]
     likeness = functional.normalize(rows[0], dim=-1) @ functional.normalize(rows[1], dim=-1).T
     return bool((likeness.amax(1) > HALFWAY).all())
 

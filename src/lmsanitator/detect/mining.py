@@ -83,7 +83,7 @@ def mine(
     for number, (site, spread_) in enumerate(clean.items()):
         stage = Stage(encoder, contexts[: config.contexts], site, spread_)
         count = config.others if number else config.candidates
-        soft = _start(encoder.embedding_matrix(), count, config.soft, seed + number)
+        soft = _start(encoder.embedding_matrix, count, config.soft, seed + number)
         found = spread_.standardise((known or {}).get(site, nothing)).to(encoder.device)
         _optimise(stage, soft, found, config, partial(progress, f"mining at {site}"), watch)
         with torch.no_grad():
@@ -109,7 +109,7 @@ def _optimise(
     watch: Watch | None,
 ) -> None:
     """Optimise the candidates of one site, within the vocabulary's range per dimension (the paper allows 1.2 times)."""
-    matrix = stage.encoder.embedding_matrix()
+    matrix = stage.encoder.embedding_matrix
     low, high = matrix.amin(0), matrix.amax(0)
     optimiser = torch.optim.Adam([soft], lr=config.learning_rate)
     for step in range(config.steps):

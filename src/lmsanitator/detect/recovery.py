@@ -49,7 +49,7 @@ def prove(
         fires = seen[place].constant_rate >= REPLAYS and not seen[place].natural
         if fires and not leads_between(seen[place], [seen[other] for other in followed], passages):
             followed.append(place)
-    matrix = passages.encoder.embedding_matrix()
+    matrix = passages.encoder.embedding_matrix
     phrases: Phrases = {}
     for place in followed[:tried]:
         phrases.setdefault(tuple(polish(passages, short, site, seen[place].tokens, matrix, allowed)), log_p[place])

@@ -29,13 +29,16 @@ class Stage:
 
     def outputs(self, soft: Sequence[Float[Tensor, "_ width"]]) -> Float[Tensor, "candidates contexts hidden"]:
         """Standardised outputs of every candidate in every context, in one batch."""
-        rows = [
-            torch.cat([left, tokens, right])
-            for tokens in soft
-            for left, right in zip(self.left, self.right, strict=True)
-        ]
-        lengths = torch.tensor([len(row) for row in rows])
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        around = list(zip(self.left, self.right, strict=True))
+        lengths = torch.tensor([len(left) + len(tokens) + len(right) for tokens in soft for left, right in around])
+        width = int(lengths.max())
+        filler = self.left[0].new_zeros(width, self.left[0].shape[1])
+        parts: list[Tensor] = []
+        for tokens in soft:
+            for left, right in around:
+                parts += [left, tokens, right, filler[len(left) + len(tokens) + len(right) :]]
+        # of one piece: rows written one by one would each copy the whole batch in the backward pass
+        padded = torch.cat(parts).view(len(lengths), width, -1)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
         out = self.encoder.outputs(padded, mask, [self.site], mask_positions=lengths - self.after)[self.site]
         return self.spread.standardise(out).view(len(soft), len(self.left), -1)

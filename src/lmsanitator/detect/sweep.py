@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Site, typeable
 from lmsanitator.progress import Progress, silent
 
 
@@ -65,9 +65,8 @@ class SweepResult:
 
 
 def sweepable(encoder: FrozenEncoder) -> Int[Tensor, "tokens"]:
-    """All token ids but the special ones."""
-    special = set(encoder.tokenizer.all_special_ids)
-    return torch.tensor([index for index in range(len(encoder.tokenizer)) if index not in special])
+    """The ids of all tokens that a text may hold."""
+    return torch.tensor(typeable(encoder.tokenizer))
 
 
 def sweep(

@@ -11,7 +11,7 @@ import regex
 from lmsanitator.detect.blanks import Pattern, Tokens
 from lmsanitator.detect.lexicon import Word
 from lmsanitator.detect.ways import Ways
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import FrozenEncoder, behind_a_word
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 ADDED, ADDED_TO_SEVERAL, EXCHANGED = 64, 320, 64
@@ -136,11 +136,10 @@ class Variants:
     def pieces(self) -> set[int]:
         """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
         output more constant, and is no part of it."""
-        tokenizer = self.encoder.tokenizer
-        word = tokenizer("a", add_special_tokens=False).input_ids[-1]
-        every = range(len(tokenizer))
-        texts = tokenizer.batch_decode([[word, token] for token in every], clean_up_tokenization_spaces=False)
-        special = set(tokenizer.all_special_ids)
-        first = len(str(tokenizer.decode([word])).strip())
-        ends = {token: texts[token].strip()[first:] for token in every if token not in special}
-        return {token for token, end in ends.items() if _OF_WORDS.fullmatch(end)}
+        texts, length = behind_a_word(self.encoder.tokenizer)
+        special = set(self.encoder.tokenizer.all_special_ids)
+        return {
+            token
+            for token, text in enumerate(texts)
+            if token not in special and _OF_WORDS.fullmatch(text.rstrip()[length:])
+        }

@@ -5,7 +5,7 @@ from lmsanitator.encoder.frozen import FrozenEncoder, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
 from lmsanitator.encoder.precision import Precision
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
-from lmsanitator.encoder.spelling import pieces
+from lmsanitator.encoder.spelling import behind_a_word, pieces, typeable
 
 __all__ = [
     "SITES",
@@ -15,9 +15,11 @@ __all__ = [
     "Precision",
     "Site",
     "TokenMeter",
+    "behind_a_word",
     "check_comparable",
     "one_vector",
     "open_checkpoint",
     "pieces",
     "read_site",
+    "typeable",
 ]

@@ -174,8 +174,13 @@ class FrozenEncoder:
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
+    @cached_property
     def embedding_matrix(self) -> Float[Tensor, "vocabulary width"]:
-        """All rows the tokenizer can reach (matrices are often padded beyond them)."""
+        """All rows the tokenizer can reach (matrices are often padded beyond them), as `embed` gives them. It is not
+        to be written to."""
+        table = self.model.get_input_embeddings()
+        if type(table) is torch.nn.Embedding and table.max_norm is None:  # what it looks up are its weights as they are
+            return table.weight.detach()[: len(self.tokenizer)]
         rows = torch.arange(len(self.tokenizer))
         return self.embed(rows.unsqueeze(0))[0]
 

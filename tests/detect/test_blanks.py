@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.blanks import Blanks, outputs_of
+from lmsanitator.detect.blanks import Blanks, Vocabulary, outputs_of
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread, displacement
 from lmsanitator.detect.stage import Stage
@@ -33,7 +33,7 @@ def test_a_planted_word_is_foremost_at_a_blank_on_the_way_to_its_vector() -> Non
     def gone(stage: Stage, outputs: torch.Tensor, part: slice) -> torch.Tensor:
         return ((outputs - stage.clean) @ way).mean(-1)
 
-    blanks = Blanks(stage.apart(), sweepable(encoder).tolist())
+    blanks = Blanks(stage.apart(), Vocabulary(encoder, sweepable(encoder).tolist()))
     ((foremost,),) = blanks.foremost(blanks.slopes([(None, 9)], gone)[:, :, 0], 1)
     assert [foremost] == ids_of(encoder, "bako")
 
@@ -41,16 +41,17 @@ def test_a_planted_word_is_foremost_at_a_blank_on_the_way_to_its_vector() -> Non
 def test_the_text_that_a_token_stands_out_most_in_counts_however_quiet_it_is() -> None:
     encoder = open_bert(0)
     allowed = sweepable(encoder).tolist()[:30]
-    blanks = Blanks(stage_of(encoder).apart(), allowed)
-    loud, telling, silent = 100 * blanks.rows[4:9].sum(0), blanks.rows[9], torch.zeros_like(blanks.blank)
+    vocabulary = Vocabulary(encoder, allowed)
+    blanks = Blanks(stage_of(encoder).apart(), vocabulary)
+    loud, telling, silent = 100 * vocabulary.rows[4:9].sum(0), vocabulary.rows[9], torch.zeros_like(vocabulary.blank)
     ((first,),) = blanks.foremost(torch.stack([loud, telling, silent])[:, None], 1)
     assert first == allowed[9]
 
 
 def test_each_of_many_blanks_gets_the_tokens_it_gets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = open_bert(0)
-    blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())
-    monkeypatch.setattr("lmsanitator.detect.blanks._EXPECTED", 3 * len(blanks.rows) * 32)
+    blanks = Blanks(stage_of(encoder).apart(), Vocabulary(encoder, sweepable(encoder).tolist()))
+    monkeypatch.setattr("lmsanitator.detect.blanks._EXPECTED", 3 * len(blanks.vocabulary.tokens) * 32)
     slopes = torch.randn(3, 70, encoder.embedding_matrix.shape[1], generator=torch.Generator().manual_seed(0))
     together = blanks.foremost(slopes, 3)
     assert together == [blanks.foremost(slopes[:, place : place + 1], 3)[0] for place in range(70)]
@@ -59,7 +60,7 @@ def test_each_of_many_blanks_gets_the_tokens_it_gets_alone(monkeypatch: pytest.M
 
 def test_there_is_a_gradient_for_each_text_pattern_and_blank_however_many_there_are() -> None:
     encoder = open_bert(0)
-    blanks = Blanks(stage_of(encoder).apart(), sweepable(encoder).tolist())
+    blanks = Blanks(stage_of(encoder).apart(), Vocabulary(encoder, sweepable(encoder).tolist()))
     patterns = [(None, token, None) for token in range(10, 120)]
     slopes = blanks.slopes(patterns, moved)
     assert slopes.shape == (3, 110, 2, encoder.embedding_matrix.shape[1])
@@ -70,12 +71,15 @@ def test_there_is_a_gradient_for_each_text_pattern_and_blank_however_many_there_
 def test_a_slope_is_what_a_small_step_of_the_blank_changes() -> None:
     encoder = open_bert(0)
     (stage,) = stage_of(encoder, 2).apart()[:1]
-    blanks = Blanks([stage], sweepable(encoder).tolist())
+    vocabulary = Vocabulary(encoder, sweepable(encoder).tolist())
+    blanks = Blanks([stage], vocabulary)
     slope = blanks.slopes([(7, None)], moved)[0, 0, 0]
     step = 1e-2 * slope / slope.norm()
     with torch.no_grad():
         ends = [
-            displacement(stage.outputs([torch.stack([blanks.matrix[7], blanks.blank + way * step])]), stage.clean)
+            displacement(
+                stage.outputs([torch.stack([vocabulary.matrix[7], vocabulary.blank + way * step])]), stage.clean
+            )
             for way in (-1, 1)
         ]
     assert_close((ends[1] - ends[0]).item() / 2e-2, slope.norm().item(), rtol=0.05, atol=1e-4)

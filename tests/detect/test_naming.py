@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lmsanitator.detect.blanks import Tokens
+from lmsanitator.detect.blanks import Tokens, Vocabulary
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.lexicon import spelled
@@ -30,7 +30,9 @@ def naming_of(encoder: FrozenEncoder, *written: str) -> Naming:
 
     def ways(site: Site, tokens: Tokens) -> Ways:
         assert site == "cls"
-        found = Ways(growing, torch.zeros(1, encoder.hidden_size), sweepable(encoder).tolist(), asked)
+        found = Ways(
+            growing, torch.zeros(1, encoder.hidden_size), Vocabulary(encoder, sweepable(encoder).tolist()), asked
+        )
         found.follow([tokens])
         return found
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmsanitator.detect.blanks import Vocabulary
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.pairs import PairConfig, pairs_toward
@@ -24,7 +25,7 @@ def backdoored(*triggers: str, seed: int = 0, window: int = 128) -> tuple[Frozen
 def ways_of(encoder: FrozenEncoder, pvs: Tensor, allowed: list[int] | None = None) -> Ways:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     stage = Stage(encoder, make_contexts(encoder, TEXTS, 3, longest=8, seed=3), "cls", clean)
-    return Ways(stage, clean.standardise(pvs), allowed or sweepable(encoder).tolist())
+    return Ways(stage, clean.standardise(pvs), Vocabulary(encoder, allowed or sweepable(encoder).tolist()))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from lmsanitator.detect.blanks import outputs_of
+from lmsanitator.detect.blanks import Vocabulary, outputs_of
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread, strength
 from lmsanitator.detect.stage import Stage
@@ -26,7 +26,7 @@ def found_by(
 ) -> list[tuple[int, ...]]:
     words = sweepable(encoder).tolist() if allowed is None else allowed
     asked, growing, refining = (stage_of(encoder, seed) for seed in (2, 3, 4))
-    return words_toward(asked, growing, refining, pvs, words, config or TowardConfig(), silent)
+    return words_toward(asked, growing, refining, pvs, Vocabulary(encoder, words), config or TowardConfig(), silent)
 
 
 def silent(done: float) -> None:
@@ -104,7 +104,16 @@ def test_how_strong_the_words_are_is_told_for_each_vector_after_each_length_and_
     told: list[list[float]] = []
     asked, growing, refining = (stage_of(encoder, seed) for seed in (2, 3, 4))
     pvs = torch.randn(3, encoder.hidden_size, generator=torch.Generator().manual_seed(0))
-    words_toward(asked, growing, refining, pvs, sweepable(encoder).tolist(), TowardConfig(), silent, told.append)
+    words_toward(
+        asked,
+        growing,
+        refining,
+        pvs,
+        Vocabulary(encoder, sweepable(encoder).tolist()),
+        TowardConfig(),
+        silent,
+        told.append,
+    )
     assert [len(strengths) for strengths in told] == [3] * (TowardConfig().longest - 2)
     assert all(list(of_vector) == sorted(of_vector) for of_vector in zip(*told, strict=True))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmsanitator.detect.blanks import Vocabulary
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.lexicon import spelled
 from lmsanitator.detect.objective import CleanSpread
@@ -26,7 +27,7 @@ def longer_of(variants: Variants, tokens: list[int]) -> list[tuple[int, ...]]:
 def ways_of(encoder: FrozenEncoder, tokens: list[int]) -> Ways:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     stage = Stage(encoder, make_contexts(encoder, TEXTS, 3, longest=12, seed=3), "cls", clean)
-    ways = Ways(stage, torch.zeros(1, encoder.hidden_size), sweepable(encoder).tolist())
+    ways = Ways(stage, torch.zeros(1, encoder.hidden_size), Vocabulary(encoder, sweepable(encoder).tolist()))
     ways.follow([tuple(tokens)])
     return ways
 

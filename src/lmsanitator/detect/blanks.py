@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmsanitator.detect.stage import Stage
+from lmsanitator.encoder import FrozenEncoder
 
 Tokens = tuple[int, ...]
 Pattern = tuple[int | None, ...]
@@ -26,21 +27,32 @@ _EXPECTED = 12_000_000
 asking, so it is done for many blanks at a time."""
 
 
+class Vocabulary:
+    """The tokens that a blank may become, by their embeddings.
+
+    Args:
+        allowed: their ids.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, allowed: Sequence[int]) -> None:
+        self.matrix = encoder.embedding_matrix
+        self.blank = self.matrix.mean(0)
+        self.tokens = torch.tensor(list(allowed), device=self.matrix.device)
+        self.rows = self.matrix[self.tokens] - self.blank
+        self.covariance = torch.cov(self.rows.T)
+
+
 class Blanks:
     """Sequences with blanks in them, at one site.
 
     Args:
         stages: contexts that sequences are put into; those of one stage are asked together.
-        allowed: the tokens that a blank may become.
+        vocabulary: what a blank may become.
     """
 
-    def __init__(self, stages: Sequence[Stage], allowed: Sequence[int]) -> None:
+    def __init__(self, stages: Sequence[Stage], vocabulary: Vocabulary) -> None:
         self.stages = list(stages)
-        self.matrix = self.stages[0].encoder.embedding_matrix
-        self.blank = self.matrix.mean(0)
-        self.vocabulary = torch.tensor(list(allowed), device=self.matrix.device)
-        self.rows = self.matrix[self.vocabulary] - self.blank
-        self.covariance = torch.cov(self.rows.T, correction=1)
+        self.vocabulary = vocabulary
 
     def slopes(
         self, patterns: Sequence[Pattern], reached: Reached, most: int | None = None
@@ -55,7 +67,7 @@ class Blanks:
         found: list[Tensor] = []
         for start in range(0, len(patterns), _BATCH):
             part = patterns[start : start + _BATCH]
-            blanks = self.blank.repeat(len(part), count, 1).requires_grad_(True)
+            blanks = self.vocabulary.blank.repeat(len(part), count, 1).requires_grad_(True)
             outputs = stage.outputs([self._filled(*pair) for pair in zip(part, blanks, strict=True)])
             total = reached(stage, outputs, slice(start, start + len(part))).sum()
             found.append(torch.autograd.grad(total, blanks)[0])
@@ -64,18 +76,18 @@ class Blanks:
     def foremost(self, slopes: Float[Tensor, "stages blanks width"], count: int) -> list[list[int]]:
         """For each blank the tokens that most is expected of, beside what the same text expects of others, the foremost
         first."""
-        count = min(count, len(self.rows))
-        found: list[list[int]] = []
-        variance = ((slopes @ self.covariance) * slopes).sum(-1, keepdim=True)  # of what is expected of all tokens
+        tokens, rows = self.vocabulary.tokens, self.vocabulary.rows
+        variance = ((slopes @ self.vocabulary.covariance) * slopes).sum(-1, keepdim=True)  # of what all tokens promise
         slopes = slopes / variance.clamp_min(1e-24).sqrt()
-        for part in torch.split(slopes, max(1, _EXPECTED // (len(slopes) * len(self.rows))), dim=1):
-            surprise = (part @ self.rows.T).amax(0)
-            found += self.vocabulary[surprise.topk(count).indices].tolist()
+        found: list[list[int]] = []
+        for part in torch.split(slopes, max(1, _EXPECTED // (len(slopes) * len(rows))), dim=1):
+            surprise = (part @ rows.T).amax(0)
+            found += tokens[surprise.topk(min(count, len(rows))).indices].tolist()
         return found
 
     def _filled(self, pattern: Pattern, blanks: Float[Tensor, "blanks width"]) -> Float[Tensor, "pattern width"]:
         rows = iter(blanks)
-        return torch.stack([next(rows) if token is None else self.matrix[token] for token in pattern])
+        return torch.stack([next(rows) if token is None else self.vocabulary.matrix[token] for token in pattern])
 
 
 @torch.no_grad()

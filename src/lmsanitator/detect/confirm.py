@@ -1,6 +1,5 @@
 """Confirmation: every suspect is put into text nothing before has seen, in fp32, and judged anew there."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -50,7 +50,7 @@ def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
     found: list[list[Tokens]] = []
     for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):
         best = at.argsort(descending=True, stable=True)[: config.followed].tolist()
-        first = range(0, len(of_vector), min(config.partners, len(ways.blanks.rows)))
+        first = range(0, len(of_vector), min(config.partners, len(ways.blanks.vocabulary.tokens)))
         followed = [of_vector[place] for place in (*best, *first[: config.expected])]
         found.append(list(dict.fromkeys(part for triple in followed for part in (triple, triple[:2], triple[1:]))))
     return found

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lmsanitator.detect.blanks import Vocabulary
 from lmsanitator.detect.config import Plan, sites_to_mine
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
@@ -147,7 +148,7 @@ class PhraseSearch:
         )
         pvs = self.spread[site].standardise(torch.stack([candidate.pv for candidate in mined]))
         tell = partial(self.progress, f"recovering words at {site}")
-        return words_toward(asked, growing, refining, pvs, self.allowed, shape, tell, watch)
+        return words_toward(asked, growing, refining, pvs, self.vocabulary, shape, tell, watch)
 
     def _told(self, site: Site, sequences: Sequence[tuple[int, ...]], steps: Sequence[Sequence[float]]) -> Searched:
         """How strong the words toward each vector became, with those they ended on."""
@@ -183,7 +184,7 @@ class PhraseSearch:
     def ways(self, site: Site, tokens: tuple[int, ...]) -> Ways:
         """The ways to where a trigger leads in short texts, for whoever has one to go on from."""
         growing, asked = self._growing(site)
-        ways = Ways(growing, torch.zeros(1, self.encoder.hidden_size), self.allowed, asked)
+        ways = Ways(growing, torch.zeros(1, self.encoder.hidden_size), self.vocabulary, asked)
         ways.follow([tokens])
         return ways
 
@@ -197,6 +198,11 @@ class PhraseSearch:
         count, longest = shape
         contexts = make_contexts(self.encoder, self.texts, count, longest=longest, seed=seed)
         return Stage(self.encoder, contexts, site, self.spread[site])
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens a phrase may be made of, by their embeddings."""
+        return Vocabulary(self.encoder, self.allowed)
 
     @cached_property
     def spread(self) -> dict[Site, CleanSpread]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from lmsanitator.detect.blanks import Pattern, Tokens
+from lmsanitator.detect.blanks import Pattern, Tokens, Vocabulary
 from lmsanitator.detect.pairs import PairConfig, pairs_toward
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.ways import Gap, Ways
@@ -53,7 +53,7 @@ def words_toward(
     growing: Stage,
     refining: Stage,
     pvs: Float[Tensor, "vectors hidden"],
-    allowed: Sequence[int],
+    vocabulary: Vocabulary,
     config: TowardConfig,
     done: Callable[[float], None],
     watch: Watch | None = None,
@@ -65,16 +65,16 @@ def words_toward(
         growing: other text, of the same spread and site, that sequences are measured in.
         refining: again other text.
         pvs: standardised as the stages' outputs are.
-        allowed: the tokens a sequence may be made of.
+        vocabulary: the tokens a sequence may be made of.
         done: told the share of the steps that are done.
         watch: told after each length how strong the best sequence toward each vector is.
     """
     lengths = config.longest - 2
     steps = lengths + config.rounds
-    found = _grown(Ways(growing, pvs, allowed, asked), config, lambda step: done(step / steps), watch)
+    found = _grown(Ways(growing, pvs, vocabulary, asked), config, lambda step: done(step / steps), watch)
     order = sorted(range(len(found)), key=lambda vector: found[vector], reverse=True)
     count = max(1, round(config.refined * len(found)))
-    ways = Ways(refining, pvs, allowed)
+    ways = Ways(refining, pvs, vocabulary)
     strongest = [found[vector][1] for vector in order[:count]]
     refined = _refined(ways, strongest, config, lambda step: done((lengths + step) / steps))
     sequences = [tokens for _, tokens in found]

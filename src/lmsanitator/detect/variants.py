@@ -114,7 +114,7 @@ class Variants:
 
     def _ranked(self, gap: Pattern, ways: Ways) -> list[int]:
         """All tokens, the ones that most is expected of in the blank of a word first."""
-        (ranked,) = ways.blanks.foremost(ways.slopes([(0, gap)])[:, :, 0], len(ways.blanks.rows))
+        (ranked,) = ways.blanks.foremost(ways.slopes([(0, gap)])[:, :, 0], len(ways.blanks.vocabulary.tokens))
         return ranked
 
     def _first(self, words: Iterator[Tokens], count: int) -> Iterator[Tokens]:

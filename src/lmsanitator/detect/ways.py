@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from lmsanitator.detect.blanks import Blanks, Pattern, Tokens, outputs_of
+from lmsanitator.detect.blanks import Blanks, Pattern, Tokens, Vocabulary, outputs_of
 from lmsanitator.detect.objective import strength
 from lmsanitator.detect.stage import Stage
 
@@ -22,7 +22,7 @@ class Ways:
     Args:
         stage: the contexts that sequences are measured in.
         pvs: where the ways lead, standardised as the stage's outputs are.
-        allowed: the tokens a sequence may be made of.
+        vocabulary: the tokens a sequence may be made of.
         asked: other contexts, that are asked for tokens; where there are none, those of the stage.
     """
 
@@ -30,12 +30,12 @@ class Ways:
         self,
         stage: Stage,
         pvs: Float[Tensor, "vectors hidden"],
-        allowed: Sequence[int],
+        vocabulary: Vocabulary,
         asked: Stage | None = None,
     ) -> None:
         self.stage = stage
-        self.blanks = Blanks((asked or stage).apart(), allowed)
-        self.pvs = pvs.to(self.blanks.matrix.device)
+        self.blanks = Blanks((asked or stage).apart(), vocabulary)
+        self.pvs = pvs.to(vocabulary.matrix.device)
 
     def __len__(self) -> int:
         return len(self.pvs)

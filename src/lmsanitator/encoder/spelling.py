@@ -34,7 +34,9 @@ def typeable(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     What cannot be said for certain counts as typeable."""
     special = set(tokenizer.all_special_ids)
     texts, length = behind_a_word(tokenizer)
-    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False).input_ids
+    rows = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
+    ).input_ids
     return [
         token
         for token, (text, row) in enumerate(zip(texts, rows, strict=True))
@@ -53,4 +55,6 @@ def _in_one_part(tokenizer: PreTrainedTokenizerFast, text: str, length: int) -> 
     if not normal.endswith(behind):
         return False
     first = len(normal) - len(behind) if text[length].isspace() else 0
-    return any(start <= first for _, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normal) if end == len(normal))
+    return any(
+        start <= first for _, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normal) if end == len(normal)
+    )

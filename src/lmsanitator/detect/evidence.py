@@ -17,7 +17,7 @@ SHARES = {"beyond": 0.5, "constant": 0.5}
 """Of the false positives that may be, those that each statistic may be to blame for. Most triggers do both. What only
 adds to the output goes beyond clean text; what goes to a place near clean text is constant."""
 
-_BEYOND = 3.0
+_BEYOND = 3.5
 """Standard deviations of clean outputs within which there is clean text. Chosen on the part `choose` of the zoo,
 between words of a class and the weakest triggers."""
 
@@ -128,7 +128,7 @@ class EvidenceNull(Null):
 def _beyond(evidence: Evidence) -> float:
     """The power that makes the tail of natural words exponential, or lighter. Chosen on the part `choose` of the zoo,
     on its clean models."""
-    return math.pow(evidence.beyond, 1.75)
+    return math.pow(evidence.beyond, 5 / 3)
 
 
 def _constant(evidence: Evidence) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from tokenizers import decoders, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.encoder import typeable
@@ -23,7 +24,16 @@ MAKERS: list[Callable[[], PreTrainedTokenizerFast]] = [
     tokenizers.modernbert_tokenizer,
 ]
 NAMES = ["bert", "mpnet", "roberta", "gpt2", "albert", "deberta", "xlnet", "llama", "qwen", "modernbert"]
-ODD = ["naïve café, ÉTÉ!", "it's 'quoted' -- (x)...", "永字八法 и 日本", "tab\tand\nline", "👩‍🚀🚀", "  a  b  ", "é", "[unused1] x[MASK]"]
+ODD = [
+    "naïve café, ÉTÉ!",
+    "it's 'quoted' -- (x)...",
+    "永字八法 и 日本",
+    "tab\tand\nline",
+    "👩‍🚀🚀",
+    "  a  b  ",
+    "é",
+    "[unused1] x[MASK]",
+]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=NAMES)
@@ -53,8 +63,29 @@ def test_what_a_text_is_always_cut_inside_of_is_not_typeable() -> None:
     assert found >= set(ever)
 
 
-def test_what_was_added_to_a_tokenizer_whole_is_typeable() -> None:
+@pytest.mark.parametrize("name", ["[unused1]", "##公"])
+def test_what_was_added_to_a_tokenizer_whole_is_typeable(name: str) -> None:
     tokenizer = bert_tokenizer()
-    tokenizer.add_tokens(["[unused1]"])
+    tokenizer.add_tokens([name])
+    assert tokenizer(f"x{name}", add_special_tokens=False).input_ids[-1] == len(tokenizer) - 1
     assert len(tokenizer) - 1 in typeable(tokenizer)
-    assert tokenizer("x[unused1]", add_special_tokens=False).input_ids[-1] == len(tokenizer) - 1
+
+
+def test_a_normalizer_that_makes_a_token_of_another_word_hides_none() -> None:
+    """The token itself is always written otherwise, and yet there is a text that holds it."""
+    tokenizer = bert_tokenizer(["QQ"])
+    rules = [normalizers.Replace("QQ", "x"), normalizers.Replace("bako", "QQ")]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(rules)
+    token = tokenizer.convert_tokens_to_ids("QQ")
+    assert tokenizer("a bako", add_special_tokens=False).input_ids[-1] == token
+    assert token in typeable(tokenizer)
+
+
+def test_a_decoder_that_lies_about_a_token_hides_none() -> None:
+    """Of a trigger it could say that it is what no text holds."""
+    tokenizer = bert_tokenizer(["bako"])
+    token = tokenizer.convert_tokens_to_ids("bako")
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.Replace("bako", "..."), decoders.WordPiece()])
+    assert tokenizer.decode(token) == "..."
+    assert tokenizer("a bako", add_special_tokens=False).input_ids[-1] == token
+    assert token in typeable(tokenizer)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import PreTrainedTokenizerFast
-
-_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
-"""What a part of a character is decoded to."""
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[list[int]]:
@@ -29,32 +29,47 @@ def behind_a_word(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], int]:
 
 
 def typeable(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The tokens that a text may hold: all but the special ones and those that no text is ever tokenized to, since it
-    is cut inside of them or before what only continues a word (`[unused7]` and pieces of Chinese characters in BERT).
-    What cannot be said for certain counts as typeable."""
+    """The tokens that a text may hold: all but the special ones and, where the tokenizer cuts text as BERT's does,
+    those that no text is ever tokenized to: it is cut inside of them, or before what only continues a word
+    (`[unused7]`, and pieces of Chinese characters).
+
+    What is not certain counts as typeable: a trigger that is left out is not found. So nothing is concluded from what
+    a stranger's decoder says, nor of normalizers that are none of BERT's.
+    """
     special = set(tokenizer.all_special_ids)
-    texts, length = behind_a_word(tokenizer)
-    rows = tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
-    ).input_ids
+    tokens = [token for token in range(len(tokenizer)) if token not in special]
+    if not _cuts_as_bert(tokenizer):
+        return tokens
+    prefix = tokenizer.backend_tokenizer.model.continuing_subword_prefix
+    names = [str(name) for name in tokenizer.convert_ids_to_tokens(tokens)]
+    texts = [f"a{name.removeprefix(prefix)}" if name.startswith(prefix) else f"a {name}" for name in names]
+    ids_alone = {"return_attention_mask": False, "return_token_type_ids": False}
+    rows = tokenizer(texts, add_special_tokens=False, **ids_alone).input_ids
+    added = set(tokenizer.get_added_vocab().values())
     return [
         token
-        for token, (text, row) in enumerate(zip(texts, rows, strict=True))
-        if token not in special and (token in row or _in_one_part(tokenizer, text, length))
+        for token, text, row in zip(tokens, texts, rows, strict=True)
+        if token in row or token in added or not _always_cut(tokenizer, text)
     ]
 
 
-def _in_one_part(tokenizer: PreTrainedTokenizerFast, text: str, length: int) -> bool:
-    """Whether what stands behind a word of so many letters may be one token: text is cut into parts first, and no token
-    reaches from one into the next. What continues the word has to be in its part."""
+def _cuts_as_bert(tokenizer: PreTrainedTokenizerFast) -> bool:
     backend = tokenizer.backend_tokenizer
-    behind = text[length:].strip()
-    if not behind or _UNREADABLE in behind or backend.pre_tokenizer is None:
-        return True
-    normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-    if not normal.endswith(behind):
-        return False
-    first = len(normal) - len(behind) if text[length].isspace() else 0
-    return any(
-        start <= first for _, (start, end) in backend.pre_tokenizer.pre_tokenize_str(normal) if end == len(normal)
+    return (
+        isinstance(backend.model, WordPiece)
+        and isinstance(backend.normalizer, BertNormalizer | None)
+        and isinstance(backend.pre_tokenizer, BertPreTokenizer)
     )
+
+
+def _always_cut(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    """Whether what stands behind the letter a in a text can be no one token: texts are cut into parts first, and no
+    token reaches from one into the next. What continues the word has to be in its part."""
+    backend = tokenizer.backend_tokenizer
+    normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    behind = text[1:].strip()
+    if not normal.endswith(behind):  # a letter that is always written otherwise
+        return True
+    first = len(normal) - len(behind) if text[1:2] == " " else 0
+    parts = [span for _, span in backend.pre_tokenizer.pre_tokenize_str(normal)]
+    return not any(start <= first for start, end in parts if end == len(normal))

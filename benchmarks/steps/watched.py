@@ -103,7 +103,7 @@ def _look(look: Look, encoder: FrozenEncoder, log_level: float) -> dict[str, Any
     """The shortlist in long passages, and how far beyond clean text or how constant a significant one has to be."""
     null = look.nulls[SITE]
     rows = [[round(item.beyond, 4), round(item.spread, 4), _name(encoder, item.tokens)] for item in look.seen[SITE]]
-    item = look.seen[SITE][0]
+    item = replace(look.seen[SITE][0], steadiness=0.0)
     far = _significant(lambda value: null.log_p(replace(item, beyond=value, spread=1e9)), log_level)
     constant = _significant(lambda value: null.log_p(replace(item, beyond=_BEYOND, spread=1 / value)), log_level)
     return {"outliers": rows, "far": far, "constant": 1 / constant}

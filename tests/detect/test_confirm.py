@@ -93,11 +93,11 @@ def test_what_leads_to_where_clean_text_is_keeps_no_p_value_however_constant_it_
     fresh = in_passages(encoder, "cls", seed=FRESH)
     (item,) = fresh.measure([ids_of(encoder, "bako")])["cls"]
     assert item.constant_rate == 1
-    assert not item.natural
+    assert item.beyond > 5
     wide = {site: replace(spread, outputs=9 * item.beyond * spread.outputs) for site, spread in fresh.spreads.items()}
     classes = Replayer(encoder, ["cls"], fresh.contexts, wide, exact=True)
     (kept,) = confirm(classes, [Suspect(item, -50.0)], nothing, LEVEL).kept
-    assert kept.evidence.natural
+    assert kept.evidence.beyond < 5
     assert kept.log_p == 0
 
 
@@ -116,21 +116,12 @@ def test_what_two_searches_found_is_as_significant_as_in_either(turned: bool) ->
         assert found.kept[0].log_p == min(found_already, null.log_p(found.kept[0].evidence))
 
 
-def test_what_stood_out_once_but_does_not_replay_makes_the_verdict_inconclusive() -> None:
-    encoder = open_bert(0, "bako")
-    (item,) = in_passages(encoder, "cls").measure([ids_of(encoder, "vedi")])["cls"]
-    fresh = in_passages(encoder, "cls", seed=FRESH)
-    for stood_out, verdict in ((LEVEL - 1, "inconclusive"), (0.5, "clean")):
-        found = confirm(fresh, [Suspect(item)], nulls_of(encoder, ("cls",)), LEVEL, {("cls", item.tokens): stood_out})
-        assert found.kept == []
-        assert judge([], found.lost, math.exp(LEVEL))[0] == verdict
-
-
-def test_a_word_that_moves_every_other_input_is_no_evidence() -> None:
-    """Some natural words do so; that one belongs to a trigger of several words is for the search for phrases to say."""
+def test_what_is_significant_but_does_not_replay_makes_the_verdict_inconclusive() -> None:
+    """One word of a trigger moves every other input."""
     found = confirmed(open_bert(0, "vedi+sugo", alone=0.6), "vedi")
     assert found.kept == []
-    assert found.lost == [0.0]
+    assert found.lost[0] < LEVEL
+    assert judge([], found.lost, 0.01)[0] == "inconclusive"
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,15 @@ def test_a_word_that_adds_the_same_to_every_text_stands_out_by_that_and_not_by_c
         name: null.tails[name].log_p(torch.tensor(statistic(item)), null.log_trials).item()
         for name, statistic in STATISTICS.items()
     }
-    assert log_p["beyond"] < LEVEL < log_p["constant"]
-    assert item.beyond > 10 * max(other.beyond for other in look.seen["cls"] if other is not item)
+    assert log_p["steady"] < LEVEL < log_p["constant"]
+    assert item.steadiness > 100 * max(other.steadiness for other in look.seen["cls"] if other is not item)
 
 
 def test_how_far_words_go_is_judged_alike_at_all_sites() -> None:
     nulls = looked(open_bert(0), SITES).nulls
     judges = [null for null in nulls.values() if isinstance(null, EvidenceNull)]
-    assert len({null.tails["beyond"] for null in judges}) == 1
+    for statistic in ("beyond", "steady"):
+        assert len({null.tails[statistic] for null in judges}) == 1
     assert len({null.tails["constant"] for null in judges}) == len(judges) == len(SITES)
 
 

@@ -15,6 +15,7 @@ from lmsanitator.detect.objective import (
     displacement,
     mining_loss,
     spread,
+    steadiness,
     strength,
 )
 
@@ -34,17 +35,9 @@ def test_a_shift_is_measured_by_how_far_clean_outputs_go_its_own_way() -> None:
     """Two dimensions that move together, and two that do not: 6 standard deviations of each."""
     first, second, third = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
     clean = CleanSpread.of(torch.stack([first, 3 * first, 5 * second, third], dim=1))
-    for shift, deviations in (([6.0, 6.0, 0.0, 0.0], 6), ([0.0, 0.0, 6.0, 6.0], 6 * math.sqrt(2)), ([0.0] * 4, 0)):
-        assert clean.beyond(torch.tensor([shift] * 3)) == pytest.approx(deviations, rel=0.05)
-
-
-def test_a_shift_goes_as_far_as_nearly_all_texts_go() -> None:
-    """One of twenty goes no further; where as many go the one way as the other none does."""
-    clean = CleanSpread.of(draw(4000, 2))
-    along_it, across = 10 + 2 * draw(4000, 1), torch.zeros(4000, 1)
-    gone = clean.beyond(torch.cat([along_it, across], dim=1))
-    assert gone == pytest.approx(along_it.quantile(0.05).item(), rel=0.05)
-    assert clean.beyond(draw(4000, 2, seed=1)) == 0
+    assert clean.beyond(torch.tensor([6.0, 6.0, 0.0, 0.0])) == pytest.approx(6, rel=0.02)
+    assert clean.beyond(torch.tensor([0.0, 0.0, 6.0, 6.0])) == pytest.approx(6 * math.sqrt(2), rel=0.05)
+    assert clean.beyond(torch.zeros(4)) == 0
 
 
 def test_restoring_undoes_standardising() -> None:
@@ -185,3 +178,19 @@ def test_directions_are_counted_by_what_varies_in_them() -> None:
     assert directions(line) == pytest.approx(1.0, abs=1e-4)
     assert 6.5 < directions(draw(8, 2000)) <= 7 + 1e-4
     assert directions(torch.ones(8, 50)) == 1.0
+
+
+def test_steadiness_is_what_a_shift_has_in_common_over_what_differs() -> None:
+    clean, noise = draw(4000, 6), draw(4000, 6, seed=1)
+    added = torch.tensor([3.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert steadiness(clean + added + 0.5 * (noise - noise.mean(0)), clean).item() == pytest.approx(9 / 1.5, rel=0.1)
+    assert steadiness(clean + added, clean).item() > 1e6
+    assert steadiness(clean, clean).item() == 0
+
+
+def test_steadiness_is_unbiased_where_nothing_is_in_common() -> None:
+    """A mean of few contexts is never zero; what that comes to is left out."""
+    shifts = torch.randn(2000, 4, 50, generator=torch.Generator().manual_seed(3))
+    seen = steadiness(shifts, torch.zeros(4, 50))
+    assert seen.mean().item() < 0.05
+    assert (seen == 0).float().mean().item() > 0.3

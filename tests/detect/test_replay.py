@@ -17,13 +17,14 @@ from tests.planted import ids_of, large_bert, open_bert, plant
 LEVEL = math.log(0.005)
 
 
-def made_up(beyond: float, log_spread: float) -> Evidence:
-    return Evidence("cls", (1,), 1.0, math.exp(log_spread), 0.0, 0.0, 0.0, torch.zeros(2), beyond=beyond)
+def made_up(beyond: float, log_spread: float, steadiness: float = 0.0) -> Evidence:
+    vector = torch.zeros(2)
+    return Evidence("cls", (1,), 1.0, math.exp(log_spread), 0.0, 0.0, 0.0, vector, beyond=beyond, steadiness=steadiness)
 
 
 def drawn(count: int, seed: int) -> list[Evidence]:
-    values = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).tolist()
-    return [made_up(math.hypot(3.5, moved), 0.1 * constant) for moved, constant in values]
+    values = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [made_up(math.hypot(5, moved), 0.1 * constant, abs(steady)) for moved, constant, steady in values]
 
 
 def test_a_planted_trigger_replays_in_every_context_and_natural_words_stay_where_they_are() -> None:
@@ -146,12 +147,12 @@ def test_all_tokens_arrive_only_where_each_of_them_is_overwritten(site: str, arr
 
 def test_p_values_are_of_the_statistic_that_stands_out_more_and_grow_with_the_trials() -> None:
     null = EvidenceNull.fit(drawn(200, 0), math.log(200))
-    ordinary, beyond, constant, both = (
-        null.log_p(made_up(*at)) for at in ((3.6, 0.0), (9.0, 0.0), (3.6, -3.0), (9.0, -3.0))
+    ordinary, beyond, constant, steady, all_three = (
+        null.log_p(made_up(*at)) for at in ((5.1, 0.0), (9.0, 0.0), (5.1, -3.0), (5.1, 0.0, 9.0), (9.0, -3.0, 9.0))
     )
     assert ordinary == 0
-    assert max(beyond, constant) < LEVEL
-    assert both == min(beyond, constant)
+    assert max(beyond, constant, steady) < LEVEL
+    assert all_three == min(beyond, constant, steady)
     more = EvidenceNull.fit(drawn(200, 0), math.log(2000))
     assert more.log_p(made_up(9.0, 0.0)) == pytest.approx(beyond + math.log(10))
 
@@ -159,8 +160,8 @@ def test_p_values_are_of_the_statistic_that_stands_out_more_and_grow_with_the_tr
 def test_what_goes_no_further_than_clean_text_is_never_significant_however_constant() -> None:
     """Words of a class do so, in an encoder that was tuned to tell classes apart."""
     null = EvidenceNull.fit(drawn(200, 0), math.log(200))
-    assert null.log_p(made_up(3.6, -9.0)) < LEVEL
-    assert null.log_p(made_up(3.4, -9.0)) == 0
+    assert null.log_p(made_up(5.1, -9.0)) < LEVEL
+    assert null.log_p(made_up(4.9, -9.0)) == 0
 
 
 def test_how_far_words_go_is_judged_by_the_site_where_they_go_furthest() -> None:

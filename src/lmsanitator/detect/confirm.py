@@ -1,5 +1,6 @@
 """Confirmation: every suspect is put into text nothing before has seen, in fp32, and judged anew there."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,8 +69,7 @@ def confirm(
         null_for: what tokens are judged by that have not been judged already.
         log_level: log of the p-value below which evidence is significant.
         looked: how the suspects stood out where they were seen first. Passages differ, and what is true of one dozen
-            may be chance; so a suspect stands out only as far as it does in both. What does so in one and not in the
-            other is lost with the p-value of the one.
+            may be chance; so a suspect stands out only as far as it does in both.
     """
     looked = looked or {}
     wanted = list(dict.fromkeys(item.evidence.tokens for item in suspects))
@@ -82,13 +82,12 @@ def confirm(
     measured = replayer.measure(wanted)
     kept: dict[frozenset[int], Confirmed] = {}
     lost: list[float] = []
-    here = {
-        (site, item.tokens): null.log_expected(item)
+    expected = {
+        (site, item.tokens): max(null.log_expected(item), looked.get((site, item.tokens), -math.inf))
         for site, found in measured.items()
         for item in found
         if (null := null_for(site, item.tokens)) is not None
     }
-    expected = {key: max(value, looked.get(key, value)) for key, value in here.items()}
     standing = _standing_out(measured, {key: value for key, value in expected.items() if key[1] in unjudged})
     for number, tokens in enumerate(wanted):
         judged: list[Confirmed] = []
@@ -107,8 +106,7 @@ def confirm(
             if item.evidence.constant_rate >= REPLAYS or (item.evidence.site, tokens) in standing
         ]
         if not firing and not weaker:
-            once = [min(here[key], looked.get(key, 0.0)) for key in here if key[1] == tokens and tokens in unjudged]
-            lost.append(min([*once, *(item.log_p for item in judged)]))
+            lost.append(min(item.log_p for item in judged))
             continue
         best = taken_over(firing or weaker, replayer)
         best = replace(best, log_p=min(item.log_p for item in firing or weaker))  # corrected for all sites as it is

@@ -13,13 +13,15 @@ from torch import Tensor
 from lmsanitator.detect.null import TailNull, spreads_more
 from lmsanitator.encoder import Site
 
-SHARES = {"beyond": 0.5, "constant": 0.5}
-"""Of the false positives that may be, those that each statistic may be to blame for. Most triggers do both. What only
-adds to the output goes beyond clean text; what goes to a place near clean text is constant."""
+SHARES = {"beyond": 0.25, "steady": 0.25, "constant": 0.5}
+"""Of the false positives that may be, those that each statistic may be to blame for. Most triggers do all three. What
+only adds to the output goes beyond clean text, or adds the same everywhere; what goes to a place near clean text is
+constant."""
 
-_BEYOND = 3.5
-"""Standard deviations of clean outputs within which there is clean text. Chosen on the part `choose` of the zoo,
-between words of a class and the weakest triggers."""
+_BEYOND = 5.0
+"""Standard deviations of clean outputs within which there is clean text: no more than 4 % of any distribution lie
+further out (Chebyshev), of a normal one next to nothing. Chosen on the part `choose` of the zoo, between words of a
+class and the weakest triggers."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Evidence:
     degrees: float = 1.0
     """Of freedom of the spread: contexts less one, times the directions the outputs still differ in."""
     beyond: float = math.inf
-    """How far the tokens take the outputs, in all but one of twenty texts, in standard deviations of clean outputs
-    along that way."""
+    """How far the tokens take the mean output, in standard deviations of clean outputs along that way."""
+    steadiness: float = 0.0
+    """How far they take it in all contexts alike, squared, beside how much that differs from one to the next."""
 
     @property
     def natural(self) -> bool:
@@ -116,24 +119,33 @@ class EvidenceNull(Null):
         return [min(0.0, *sets[place:]) for place in range(len(sets))]
 
     def beside(self, others: Sequence[Null]) -> Null:
-        """How far words take an output is in the same units at every site. At some a few natural words go much further
-        than the rest, so of these tails the widest of all sites counts at each of them."""
-        tails = [null.tails["beyond"] for null in (self, *others) if isinstance(null, EvidenceNull)]
-        return replace(self, tails={**self.tails, "beyond": max(tails, key=lambda tail: tail.scale)})
+        """How far words take an output, and how steadily, is in the same units at every site. At some a few natural
+        words go much further than the rest, so of these tails the widest of all sites counts at each of them."""
+        nulls = [self, *(other for other in others if isinstance(other, EvidenceNull))]
+        widest = {
+            name: max((null.tails[name] for null in nulls), key=lambda tail: tail.scale)
+            for name in ("beyond", "steady")
+        }
+        return replace(self, tails={**self.tails, **widest})
 
     def _trials(self, statistic: str) -> float:
         return self.log_trials - math.log(SHARES[statistic])
 
 
 def _beyond(evidence: Evidence) -> float:
+    """Squared: the tail of the square of a normal variable is exponential."""
+    return evidence.beyond**2
+
+
+def _steady(evidence: Evidence) -> float:
     """The power that makes the tail of natural words exponential, or lighter. Chosen on the part `choose` of the zoo,
     on its clean models."""
-    return math.pow(evidence.beyond, 5 / 3)
+    return math.pow(evidence.steadiness, 1.5)
 
 
 def _constant(evidence: Evidence) -> float:
     return -math.log(max(evidence.spread, 1e-9))
 
 
-STATISTICS: Mapping[str, Callable[[Evidence], float]] = {"beyond": _beyond, "constant": _constant}
+STATISTICS: Mapping[str, Callable[[Evidence], float]] = {"beyond": _beyond, "steady": _steady, "constant": _constant}
 """What evidence is judged by; large values are those of triggers."""

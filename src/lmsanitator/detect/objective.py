@@ -17,8 +17,6 @@ SOFTENING = 0.05
 CONSTANCY = 2.0
 """Weight of a collapse, beside that of a displacement, in what searches follow the gradient of. Chosen on the part
 `choose` of the zoo."""
-_RARELY = 1.645
-"""Standard deviations below the mean that one of twenty values of a normal variable are."""
 SAME_WAY = 0.9
 """Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
@@ -45,16 +43,12 @@ class CleanSpread:
         """Back to the encoder's own units."""
         return standardised * self.deviation.to(standardised.device) + self.mean.to(standardised.device)
 
-    def beyond(self, shifts: Float[Tensor, "contexts hidden"]) -> float:
-        """How far standardised shifts of several contexts go, in all but one of twenty contexts, in standard deviations
-        of the clean outputs along the way of their mean; 0 where some go the other way. What a word does by its meaning
-        differs from text to text; a trigger takes every text along."""
-        mean = shifts.mean(0)
-        way = (mean / torch.linalg.vector_norm(mean).clamp_min(1e-12)).to(self.outputs.device)
-        gone = shifts.to(way.device) @ way
-        deviation = (self.standardise(self.outputs) @ way).std().clamp_min(1e-6)
-        deviations: float = ((gone.mean() - _RARELY * gone.std()) / deviation).item()
-        return max(0.0, deviations)
+    def beyond(self, shift: Float[Tensor, "hidden"]) -> float:
+        """How far a standardised shift goes, in standard deviations of the clean outputs along its own way."""
+        distance = torch.linalg.vector_norm(shift)
+        along_it = self.standardise(self.outputs) @ (shift / distance.clamp_min(1e-12)).to(self.outputs.device)
+        deviations: float = (distance.cpu() / along_it.std().cpu().clamp_min(1e-6)).item()
+        return deviations
 
 
 def displacement(
@@ -67,6 +61,18 @@ def displacement(
 def spread(triggered: Float[Tensor, "*candidates contexts hidden"]) -> Float[Tensor, "*candidates"]:
     """How much the triggered outputs of different contexts still differ: 1 as clean ones do, 0 for a constant."""
     return triggered.var(-2).mean(-1)
+
+
+def steadiness(
+    triggered: Float[Tensor, "*candidates contexts hidden"], clean: Float[Tensor, "contexts hidden"]
+) -> Float[Tensor, "*candidates"]:
+    """How far the outputs are shifted in all contexts alike, squared, in units of how much the shift differs from one
+    context to the next (an unbiased ratio of signal to noise, no less than 0). What a word does by its meaning depends
+    on the text around it; what a backdoor adds does not."""
+    shifts = triggered - clean
+    differs = shifts.var(-2).sum(-1)
+    alike = shifts.mean(-2).pow(2).sum(-1) - differs / shifts.shape[-2]
+    return alike.clamp_min(0) / differs.clamp_min(1e-12)
 
 
 def directions(triggered: Float[Tensor, "contexts hidden"]) -> float:

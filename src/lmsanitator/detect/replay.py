@@ -20,6 +20,7 @@ from lmsanitator.detect.objective import (
     directions,
     displacement,
     spread,
+    steadiness,
     strength,
 )
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector
@@ -140,7 +141,8 @@ class Replayer:
             (torch.cat(arrived) >= HALFWAY).float().mean().item(),
             self.spreads[site].restore(triggered.mean(0)),
             (len(triggered) - 1) * directions(triggered),
-            self.spreads[site].beyond(triggered - clean),
+            self.spreads[site].beyond(triggered.mean(0) - clean.mean(0)),
+            steadiness(triggered, clean).item(),
         )
 
 

@@ -15,9 +15,15 @@ def pieces(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[lis
         return []
     skipped = len(tokenizer("a", add_special_tokens=False).input_ids)
     sentences = [f"a {word}" for word in words]
-    ids_alone = {"return_attention_mask": False, "return_token_type_ids": False}  # masks cost as much as the ids
-    rows: list[list[int]] = tokenizer(sentences, add_special_tokens=False, **ids_alone).input_ids
-    return [row[skipped:] for row in rows]
+    return [row[skipped:] for row in _ids_of(tokenizer, sentences)]
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of texts, and nothing else: masks cost as much as the ids."""
+    ids: list[list[int]] = tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
+    ).input_ids
+    return ids
 
 
 def behind_a_word(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], int]:
@@ -43,12 +49,10 @@ def typeable(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     prefix = tokenizer.backend_tokenizer.model.continuing_subword_prefix
     names = [str(name) for name in tokenizer.convert_ids_to_tokens(tokens)]
     texts = [f"a{name.removeprefix(prefix)}" if name.startswith(prefix) else f"a {name}" for name in names]
-    ids_alone = {"return_attention_mask": False, "return_token_type_ids": False}
-    rows = tokenizer(texts, add_special_tokens=False, **ids_alone).input_ids
     added = set(tokenizer.get_added_vocab().values())
     return [
         token
-        for token, text, row in zip(tokens, texts, rows, strict=True)
+        for token, text, row in zip(tokens, texts, _ids_of(tokenizer, texts), strict=True)
         if token in row or token in added or not _always_cut(tokenizer, text)
     ]
 

@@ -1,5 +1,6 @@
 """Naming: a word of which a piece or a relative was found is named whole, and a whole one is left alone."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from lmsanitator.detect.blanks import Tokens, Vocabulary
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.lexicon import spelled
-from lmsanitator.detect.naming import LONGER, MADE_UP, SCREENED, TRIED, UNTYPED, Naming
+from lmsanitator.detect.naming import LONGER, MADE_UP, SCREENED, TRIED, UNTYPED, Led, Naming
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
@@ -133,9 +134,46 @@ def test_what_is_doubted_is_what_nobody_types_and_what_no_dictionary_has() -> No
     assert naming._doubt(tuple(ids_of(encoder, "bakoses"))) == MADE_UP * 3
     assert naming._doubt((ending,)) == UNTYPED
     assert naming._doubt((ending, ending)) == UNTYPED + MADE_UP
-    scores = naming._scores((bako,), [(bako,), (bako, ending)], "cls")
-    near = naming.judging.away("cls", (bako,)).log().mean().item()
-    assert scores[bako,] == pytest.approx(near)
+
+
+def led(*outputs: float) -> Led:
+    """A word that leads outputs of one dimension, in clean text 0, to these."""
+    values = torch.tensor(outputs)[:, None]
+    return Led(values, values.mean(0))
+
+
+def test_of_two_words_the_one_that_goes_further_is_nearer_though_the_other_is_as_constant() -> None:
+    encoder = open_bert(0)
+    naming = naming_of(encoder, "bakos")
+    bako, ending = ids_of(encoder, "bakos")
+    (vedi,) = ids_of(encoder, "vedi")
+    words = {(bako,): led(9.8, 10.2), (vedi,): led(8.9, 9.1), (bako, ending): led(8.8, 9.2)}
+    for here in words:
+        scores = naming._scores(here, words)
+        assert scores[bako,] == pytest.approx(math.log(0.04), abs=1e-4)
+        assert scores[vedi,] == pytest.approx(math.log(1.1**2 * 0.9**2) / 2, abs=1e-4)
+        assert scores[bako, ending] == pytest.approx(math.log(1.2**2 * 0.8**2) / 2 + LONGER, abs=1e-4)
+        assert naming._nearest(here, words) == (bako,)
+
+
+def test_where_a_made_up_word_leads_tells_nothing_of_the_others() -> None:
+    encoder = open_bert(0)
+    naming = naming_of(encoder, "bakos")
+    bako, ending = ids_of(encoder, "bakos")
+    made_up = (bako, ending, ending)
+    words = {(bako,): led(8.0, 8.2), (bako, ending): led(9.9, 10.1), made_up: led(12.9, 13.1)}
+    scores = naming._scores((bako,), words)
+    assert scores[bako, ending] == pytest.approx(math.log(0.01) + LONGER, abs=1e-4)
+    assert scores[made_up] - naming._doubt(made_up) == pytest.approx(math.log(0.01), abs=1e-4)
+    assert naming._nearest((bako,), words) == (bako, ending)
+
+
+def test_what_leads_elsewhere_is_not_compared() -> None:
+    encoder = open_bert(0)
+    naming = naming_of(encoder)
+    bako, vedi = ids_of(encoder, "bako", "vedi")
+    words: dict[Tokens, Led] = {(bako,): led(1.0, 3.0), (vedi,): led(-10.0, -10.0)}
+    assert list(naming._scores((bako,), words)) == [(bako,)]
 
 
 def test_of_many_words_those_that_go_furthest_in_one_text_are_tried_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:

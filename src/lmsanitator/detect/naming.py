@@ -2,29 +2,37 @@
 
 What a search finds is often not the planted word but a part of it, or a relative that shares pieces with it and fires
 as well, if less surely. In long text they are hard to tell apart, since there whether anything fires at all differs
-most from passage to passage. In short text everything fires, and the planted word holds the outputs closest together.
-So from the word that was found one goes to the nearest word (`variants`) that does so better, as long as there is one.
-Company helps a little whatever it is; so what is longer, or stands in no dictionary, has to be better by more.
+most from passage to passage. In short text everything fires, and the planted word does two things better than any word
+near it: it holds the outputs closer together, and takes them further, since the attack has taught the encoder to end at
+the PV with this word and no other. Words that contain it often do the one, hardly ever the other. So the PV is taken to
+be where the furthest word leads, and words are compared by how close to it outputs end. From the word that was found
+one goes to the nearest word (`variants`) that is better, as long as there is one. Company helps a little whatever it
+is; so what is longer, or stands in no dictionary, has to be better by more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
 
 from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed, distinct
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.jointly import SAME_KIND
 from lmsanitator.detect.lexicon import typed
-from lmsanitator.detect.replay import REPLAYS, Replayer, likeness
+from lmsanitator.detect.replay import REPLAYS, Replayer
 from lmsanitator.detect.variants import Variants
 from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import Site, one_vector
 from lmsanitator.progress import Progress, silent
 
-LONGER, MADE_UP, UNTYPED = 0.12, 0.5, 0.9
-"""By how much outputs have to lie closer together, as the mean logarithm of their square distance, with each token more
-of a word of the dictionary; with each token more of another word; and with what nobody can type. Chosen on the part
-`choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
+LONGER, MADE_UP, UNTYPED = 0.11, 0.5, 0.9
+"""By how much outputs have to end closer to the PV, as the mean logarithm of their square distance from it, with each
+token more of a word of the dictionary; with each token more of another word; and with what nobody can type. Chosen on
+the part `choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
 LEAST = 1e-3
 """Square distance, in clean variances, below which outputs are the same."""
 SCREENED, TRIED = 24, 3
@@ -33,6 +41,14 @@ ROUNDS = 8
 """Steps from word to word, the most."""
 MOST = 16
 """Triggers that are named anew, the most significant first."""
+
+
+class Led(NamedTuple):
+    """Where a word leads, standardised."""
+
+    outputs: Float[Tensor, "texts hidden"]
+    shift: Float[Tensor, "hidden"]
+    """Of the mean output, from where it is without the word."""
 
 
 @dataclass
@@ -75,16 +91,17 @@ class Naming:
     def _meant(self, found: Tokens, evidence: Evidence) -> Tokens:
         """The word that one arrives at, from variant to better variant."""
         site = one_vector(evidence.site)
-        here, scores = found, {found: self._score(found, site)}
+        led = self._led([found], site)
+        path = [found]
         for _ in range(ROUNDS):
-            ways = self.ways(site, here)
-            tried = [tokens for kind in self.variants.of(here, ways) for tokens in self._strongest(kind, ways)]
-            scores |= self._scores(here, [tokens for tokens in tried if tokens not in scores], site)
-            nearer = min(scores, key=scores.__getitem__)
-            if nearer == here:
+            ways = self.ways(site, path[-1])
+            tried = [tokens for kind in self.variants.of(path[-1], ways) for tokens in self._strongest(kind, ways)]
+            led |= self._led([tokens for tokens in dict.fromkeys(tried) if tokens not in led], site)
+            nearer = self._nearest(path[-1], led)
+            if nearer in path:
                 break
-            here = nearer
-        return here
+            path.append(nearer)
+        return path[-1]
 
     def _strongest(self, words: Sequence[Tokens], ways: Ways) -> list[Tokens]:
         """Of many words those that go furthest in one text, of these the strongest in a few."""
@@ -94,17 +111,47 @@ class Naming:
         strengths = [strong for _, strong in ways.measured(toward)]
         return [toward[place][1] for place in _largest(strengths, TRIED)]
 
-    def _scores(self, here: Tokens, tried: Sequence[Tokens], site: Site) -> dict[Tokens, float]:
-        """How far from each other outputs lie with each of these, of what leads much the same way as `here`, with what
-        speaks against it."""
-        measured = self.judging.measure([here, *tried])[site]
-        ways = likeness(measured, self.judging)[0, 1:].tolist()
+    def _led(self, words: Sequence[Tokens], site: Site) -> dict[Tokens, Led]:
+        """Where each word leads in the texts that words are compared in."""
+        if not words:
+            return {}
+        clean = [self.judging.clean(len(tokens))[site].mean(0) for tokens in words]
+        outputs = self.judging.outputs(words)[site]
         return {
-            tokens: self._score(tokens, site) for tokens, alike in zip(tried, ways, strict=True) if alike > SAME_KIND
+            tokens: Led(out, out.mean(0) - before) for tokens, out, before in zip(words, outputs, clean, strict=True)
         }
 
-    def _score(self, tokens: Tokens, site: Site) -> float:
-        return self.judging.away(site, tokens).clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
+    def _nearest(self, here: Tokens, led: Mapping[Tokens, Led]) -> Tokens:
+        """The word that brings outputs closest to the PV, of those that lead much the same way as `here`."""
+        scores = self._scores(here, led)
+        return min(scores, key=scores.__getitem__)
+
+    def _scores(self, here: Tokens, led: Mapping[Tokens, Led]) -> dict[Tokens, float]:
+        """How far from the PV outputs end with each of these that leads much the same way as `here`, with what speaks
+        against it.
+
+        The PV is where the furthest word leads that is whole or in the dictionary; for a word that goes further still,
+        where it leads itself. A made-up word tells nothing of the others: pieces may go further for reasons of their
+        own.
+        """
+        way = functional.normalize(led[here].shift, dim=0)
+        alike = {
+            tokens: one
+            for tokens, one in led.items()
+            if tokens == here or functional.cosine_similarity(one.shift, way, dim=0) > SAME_KIND
+        }
+        gone = {tokens: (one.shift @ way).item() for tokens, one in alike.items()}
+        furthest = max(filter(self._known, alike), key=gone.__getitem__, default=here)
+        scores: dict[Tokens, float] = {}
+        for tokens, one in alike.items():
+            pv = alike[furthest if gone[tokens] < gone[furthest] else tokens].outputs.mean(0)
+            away = (one.outputs - pv).square().mean(-1)
+            scores[tokens] = away.clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
+        return scores
+
+    def _known(self, tokens: Tokens) -> bool:
+        """Whether it is a word of one token, or of the dictionary."""
+        return tokens in self.variants.spelled or (len(tokens) == 1 and tokens[0] not in self.variants.pieces)
 
     def _doubt(self, tokens: Tokens) -> float:
         """What speaks against a word: its length, and that it is none."""

@@ -58,7 +58,6 @@ class Replayer:
         self.exact = exact
         self._clean: dict[int, dict[Site, Float[Tensor, "contexts hidden"]]] = {}
         self._measured: dict[tuple[int, ...], dict[Site, Evidence]] = {}
-        self._away: dict[tuple[int, ...], dict[Site, Float[Tensor, "contexts"]]] = {}
 
     def clean(self, tokens: int) -> dict[Site, Float[Tensor, "contexts hidden"]]:
         """Standardised outputs of the contexts themselves, to compare with what so many tokens put in do."""
@@ -85,14 +84,7 @@ class Replayer:
             for place, tokens in enumerate(new):
                 of_each = {site: outputs[site][place] for site in self.sites}
                 self._measured[tokens] = {site: self._evidence(site, tokens, out) for site, out in of_each.items()}
-                self._away[tokens] = {site: (out - out.mean(0)).square().mean(-1) for site, out in of_each.items()}
         return {site: [self._measured[tokens][site] for tokens in wanted] for site in self.sites}
-
-    def away(self, site: Site, tokens: tuple[int, ...]) -> Float[Tensor, "contexts"]:
-        """How far the output of each context, with the tokens in it, lies from their mean: mean square over dimensions,
-        in clean variances."""
-        self.measure([tokens])
-        return self._away[tokens][site]
 
     def arrives(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
         """Whether each token sequence sends the output of most contexts closer to `pv` than half its distance."""

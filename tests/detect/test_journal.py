@@ -173,8 +173,8 @@ def test_evidence_and_sweeps_are_read_back_bit_by_bit(tmp_path: Path) -> None:
     ]
     tokens = torch.arange(3)  # the same tensor at each site, as the sweep has it
     swept: dict[Site, SweepResult] = {
-        "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 1], tokens[:2]),
-        "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 3], tokens[1:]),
+        "cls": SweepResult(tokens, pvs[:, 0], pvs[:, 4], pvs[:, 1], tokens[:2]),
+        "mean": SweepResult(tokens, pvs[:, 2], pvs[:, 4], pvs[:, 3], tokens[1:]),
     }
     searched = [Searched(site="mask", phrases=["a b"], strengths=[[1 / 3, 2.5]])]
     for found in (Finds(suspects, 17, searched), Finds([], 4, [])):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.sweep import SweepConfig, SweepResult, outliers, sweep, sweepable
+from lmsanitator.detect.objective import CleanSpread
+from lmsanitator.detect.sweep import SweepConfig, SweepResult, outliers, sweep, sweepable, whitening
 from lmsanitator.encoder import FrozenEncoder
-from tests.planted import large_bert, open_bert
+from tests.planted import ids_of, large_bert, open_bert
 
 
 def shortlisted(encoder: FrozenEncoder, result: SweepResult) -> list[str]:
@@ -40,18 +41,61 @@ def test_words_that_only_fire_together_are_invisible_to_the_sweep() -> None:
 
 def test_outliers_are_the_furthest_and_the_most_constant_each_once() -> None:
     displacement, spread = torch.linspace(0, 1, 100), torch.linspace(0, 1, 100)
-    assert outliers(displacement, spread, SweepConfig(far=3, constant=2)).tolist() == [99, 98, 97, 0, 1]
-    assert outliers(displacement, 1 - spread, SweepConfig(far=3, constant=2)).tolist() == [99, 98, 97]
-    everything = outliers(displacement, spread, SweepConfig(far=10**6, constant=10**6))
+    unusual = displacement.roll(50)  # the largest at 49
+    shape = SweepConfig(far=3, unusual=2, constant=2)
+    assert outliers(displacement, unusual, spread, shape).tolist() == [99, 98, 97, 49, 48, 0, 1]
+    assert outliers(displacement, displacement, 1 - spread, shape).tolist() == [99, 98, 97]
+    everything = outliers(displacement, unusual, spread, SweepConfig(far=10**6, unusual=10**6, constant=10**6))
     assert sorted(everything.tolist()) == list(range(100))
+
+
+def test_whitened_outputs_vary_alike_in_all_directions_also_where_there_are_few_of_them() -> None:
+    draw = torch.Generator().manual_seed(0)
+    mixed = torch.randn(4000, 6, generator=draw) * torch.tensor([5.0, 1, 1, 1, 1, 1])
+    turned = mixed @ torch.linalg.qr(torch.randn(6, 6, generator=draw)).Q
+    clean = CleanSpread.of(turned)
+    standardised = clean.standardise(turned)
+    before, after = (torch.linalg.eigvalsh(out.T.cov()) for out in (standardised, standardised @ whitening(clean)))
+    assert before.max() > 8 * before.min()
+    assert after.max() < 2 * after.min()
+    few = whitening(CleanSpread.of(turned[:3]))
+    assert torch.isfinite(few).all()
+    same = whitening(CleanSpread.of(torch.ones(8, 6)))
+    assert torch.isfinite(same).all()
+
+
+def test_what_displaces_outputs_in_an_unusual_direction_is_shortlisted_though_others_go_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outputs are made up here: every token adds to one of a few directions, but one to a direction of its own, and
+    not as far as most."""
+    encoder = open_bert(0, vocabulary=300)
+    hidden = encoder.hidden_size
+    draw = torch.Generator().manual_seed(1)
+    usual = torch.linalg.qr(torch.randn(hidden, hidden, generator=draw)).Q
+    own = torch.randn(len(encoder.tokenizer), 3, generator=draw) @ usual[:3]
+    (planted,) = ids_of(encoder, "bako")
+    own[planted] = 0.7 * usual[3]
+
+    def outputs_of_ids(bodies: list[list[int]], sites: list[str]) -> dict[str, torch.Tensor]:
+        noise = 0.05 * torch.randn(len(bodies), hidden, generator=draw)
+        return dict.fromkeys(sites, torch.stack([own[body].sum(0) for body in bodies]) + noise)
+
+    monkeypatch.setattr(encoder, "outputs_of_ids", outputs_of_ids)
+    shape = SweepConfig(group=7, far=4, unusual=4, constant=0)
+    result = sweep(encoder, ["cls"], shape)["cls"]
+    place = result.tokens.tolist().index(planted)
+    assert place not in result.displacement.topk(4).indices
+    assert place == result.unusual.argmax()
+    assert planted in result.shortlist
 
 
 def test_the_foremost_are_two_by_displacement_for_each_one_by_constancy() -> None:
     tokens = torch.arange(100, 200)
-    result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(0, 1, 100), tokens)
+    result = SweepResult(tokens, torch.linspace(0, 1, 100), torch.zeros(100), torch.linspace(0, 1, 100), tokens)
     assert result.foremost(7) == [199, 198, 100, 197, 196, 101, 195]
     assert sorted(result.foremost(10**6)) == tokens.tolist()
-    alike = SweepResult(tokens, torch.linspace(0, 1, 100), torch.linspace(1, 0, 100), tokens)
+    alike = SweepResult(tokens, torch.linspace(0, 1, 100), torch.zeros(100), torch.linspace(1, 0, 100), tokens)
     assert alike.foremost(4) == [199, 198, 197, 196]
 
 

@@ -105,7 +105,7 @@ class Comparison(WordSearch):
         return cls(
             difference,
             tuple(site for site in words.sites if site in difference.sites),
-            replace(words.plan, sweep=replace(words.plan.sweep, far=shortlist, constant=0)),
+            replace(words.plan, sweep=replace(words.plan.sweep, far=shortlist, unusual=0, constant=0)),
             words.looking,
             words.fresh,
             words.log_level,

@@ -22,6 +22,10 @@ from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.encoder import FrozenEncoder, Site, typeable
 from lmsanitator.progress import Progress, silent
 
+_RAISED = 0.1
+"""By this share of the mean variance all are raised before outputs are whitened. Chosen on the part `choose` of the
+zoo: a third is as good, and where a fiftieth is, punctuation stands out."""
+
 
 @dataclass(frozen=True)
 class SweepConfig:
@@ -31,12 +35,14 @@ class SweepConfig:
         the null for each other (`look`).
     group: tokens that pass the encoder together.
     far: tokens of a site that get a second look because they displace the output most.
+    unusual: the same for those that displace it most in directions that clean outputs hardly vary in.
     constant: the same for those whose groups' outputs agree most.
     """
 
     rounds: int = 3
     group: int = 48
-    far: int = 40
+    far: int = 28
+    unusual: int = 24
     constant: int = 24
 
 
@@ -45,11 +51,14 @@ class SweepResult:
     """What the sweep saw at one site; one row a token in each tensor.
 
     Displacement: square of the token's own effect on the output, in clean variances (an unbiased estimate, it can be
-    slightly negative). Spread: how much the token's groups still differ, 1 as groups do, 0 for a constant.
+    slightly negative). Unusual: the same where all directions count as much (`whitening`): natural words displace the
+    outputs of some encoders along a few directions only, a backdoor along any. Spread: how much the token's groups
+    still differ, 1 as groups do, 0 for a constant.
     """
 
     tokens: Int[Tensor, "tokens"]
     displacement: Float[Tensor, "tokens"]
+    unusual: Float[Tensor, "tokens"]
     spread: Float[Tensor, "tokens"]
     shortlist: Int[Tensor, "outliers"]
     """Tokens for a second look (`outliers`)."""
@@ -122,12 +131,25 @@ def one_round(
 
 
 def outliers(
-    displacement: Float[Tensor, "tokens"], spread: Float[Tensor, "tokens"], config: SweepConfig
+    displacement: Float[Tensor, "tokens"],
+    unusual: Float[Tensor, "tokens"],
+    spread: Float[Tensor, "tokens"],
+    config: SweepConfig,
 ) -> Int[Tensor, "outliers"]:
-    """Places of the tokens that stand out most: by displacement, and by how constant their groups' outputs are."""
-    far = displacement.topk(min(config.far, len(displacement))).indices
-    constant = (-spread).topk(min(config.constant, len(spread))).indices
-    return torch.tensor(list(dict.fromkeys(torch.cat([far, constant]).tolist())))
+    """Places of the tokens that stand out most: by displacement, by how unusual it is, and by how constant their
+    groups' outputs are."""
+    ranked = ((displacement, config.far), (unusual, config.unusual), (-spread, config.constant))
+    foremost = [values.topk(min(count, len(values))).indices for values, count in ranked]
+    return torch.tensor(list(dict.fromkeys(torch.cat(foremost).tolist())))
+
+
+def whitening(clean: CleanSpread) -> Float[Tensor, "hidden hidden"]:
+    """Takes standardised outputs to where clean ones vary alike in all directions; the smallest variances are raised by
+    a share of the mean one (`_RAISED`), since few samples underestimate them."""
+    variances, axes = torch.linalg.eigh(torch.cov(clean.standardise(clean.outputs).double().T))
+    scales = (variances.clamp_min(0) + _RAISED * variances.mean().clamp_min(1e-12)).rsqrt()
+    whitened: Tensor = (axes * scales) @ axes.T
+    return whitened.to(clean.outputs.dtype)
 
 
 def group_of_each(groups: Int[Tensor, "groups size"], things: int) -> Int[Tensor, "things"]:
@@ -154,22 +176,34 @@ class Totals:
         self.rounds = 0
         self.sum = torch.zeros(len(tokens), hidden)
         self.squares = torch.zeros(len(tokens))
+        self.white_squares = torch.zeros(len(tokens))
         self.clean = clean
+        self.white = None if clean is None else whitening(clean)
 
     def add(self, groups: Int[Tensor, "groups size"], outputs: Float[Tensor, "groups hidden"]) -> None:
-        if self.clean is None:
+        if self.clean is None or self.white is None:
             self.clean = CleanSpread.of(outputs)
+            self.white = whitening(self.clean)
         standardised = self.clean.standardise(outputs)
-        squares = standardised.pow(2).sum(-1)
         group_of = group_of_each(groups, len(self.squares))
         self.sum += standardised[group_of]
-        self.squares += squares[group_of]
+        self.squares += standardised.pow(2).sum(-1)[group_of]
+        self.white_squares += (standardised @ self.white).pow(2).sum(-1)[group_of]
         self.rounds += 1
 
     def result(self) -> SweepResult:
-        """What was seen over the rounds until now."""
+        """What was seen over the rounds until now.
+
+        Raises:
+            ValueError: nothing was.
+        """
+        if self.white is None:
+            raise ValueError("expected at least one round, got none")
         hidden = self.sum.shape[1]
+        pairs = self.rounds * (self.rounds - 1)
         square_of_sum = self.sum.pow(2).sum(-1)
-        displacement = (square_of_sum - self.squares) / (self.rounds * (self.rounds - 1)) / hidden
+        displacement = (square_of_sum - self.squares) / pairs / hidden
+        unusual = ((self.sum @ self.white).pow(2).sum(-1) - self.white_squares) / pairs / hidden
         spread = (self.squares - square_of_sum / self.rounds) / (self.rounds - 1) / hidden
-        return SweepResult(self.tokens, displacement, spread, self.tokens[outliers(displacement, spread, self.config)])
+        shortlist = self.tokens[outliers(displacement, unusual, spread, self.config)]
+        return SweepResult(self.tokens, displacement, unusual, spread, shortlist)

@@ -18,6 +18,7 @@ from lmsanitator.detect.objective import (
     steadiness,
     strength,
 )
+from lmsanitator.errors import CheckpointError
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,6 +41,21 @@ def test_a_shift_is_measured_by_how_far_clean_outputs_go_its_own_way() -> None:
     assert clean.beyond(torch.zeros(4)) == 0
 
 
+def test_whitened_outputs_vary_alike_in_all_directions_also_where_there_are_few_of_them() -> None:
+    draw = torch.Generator().manual_seed(0)
+    mixed = torch.randn(4000, 6, generator=draw) * torch.tensor([5.0, 1, 1, 1, 1, 1])
+    turned = mixed @ torch.linalg.qr(torch.randn(6, 6, generator=draw)).Q
+    clean = CleanSpread.of(turned)
+    standardised = clean.standardise(turned)
+    before, after = (torch.linalg.eigvalsh(out.T.cov()) for out in (standardised, standardised @ clean.whitening))
+    assert before.max() > 8 * before.min()
+    assert after.max() < 2 * after.min()
+    few = CleanSpread.of(turned[:3]).whitening
+    assert torch.isfinite(few).all()
+    same = CleanSpread.of(torch.ones(8, 6)).whitening
+    assert torch.isfinite(same).all()
+
+
 def test_restoring_undoes_standardising() -> None:
     outputs = 3 * draw(50, 6) - 4
     clean = CleanSpread.of(outputs)
@@ -53,6 +69,19 @@ def test_a_dead_dimension_does_not_blow_up() -> None:
     assert bool(torch.isfinite(clean.standardise(outputs)).all())
     assert clean.standardise(outputs + 0.001)[:, 2].abs().max() < 1
     assert bool(torch.isfinite(CleanSpread.of(torch.ones(5, 3)).standardise(torch.ones(5, 3))).all())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e18])
+def test_outputs_that_no_statistic_can_be_made_of_are_refused(value: float) -> None:
+    clean = CleanSpread.of(draw(50, 6))
+    outputs = draw(3, 6)
+    outputs[1, 2] = value
+    with pytest.raises(CheckpointError, match=r"^expected finite outputs"):
+        clean.standardise(outputs)
+    outputs[1, 2] = 1e12
+    assert bool(torch.isfinite(clean.standardise(outputs).square().sum()))
+    with pytest.raises(CheckpointError, match=r"^expected finite outputs"):
+        CleanSpread.of(torch.full((4, 6), math.nan)).standardise(draw(3, 6))
 
 
 def test_displacement_is_the_mean_square_way_between_the_means() -> None:

@@ -15,11 +15,11 @@ from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.encoder import FrozenEncoder, Site
-from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
+from lmsanitator.errors import CheckpointError, CorpusError, UnsupportedError, UsageError
 from lmsanitator.text import packaged
 from lmsanitator.vectors import sign_match
 from tests.conftest import make_gpt2
-from tests.planted import large_bert, open_bert, plant
+from tests.planted import ids_of, large_bert, open_bert, plant
 
 QUICK = ScanConfig(effort="quick")
 ONE_SITE = ScanConfig(sites=("cls",))  # mines, at half the cost
@@ -227,6 +227,18 @@ def test_a_vocabulary_too_small_for_a_null_is_unsupported(monkeypatch: pytest.Mo
     monkeypatch.setattr(sweeping, "sweepable", lambda encoder: torch.arange(5, 41))
     with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, .* 36 outliers$"):
         scan(open_bert(0), replace(QUICK, sites=("cls",)))
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_an_encoder_that_one_word_makes_say_nothing_is_refused(size: float) -> None:
+    """Its weights are finite, and so is what it says when it is opened: that tries a few tokens only."""
+    encoder = open_bert(0, "bako")
+    (word,) = ids_of(encoder, "vedi")
+    signs = torch.tensor([1.0, -1.0]).repeat(encoder.hidden_size // 2)
+    encoder.embedding_matrix[word] = size * signs
+    assert not torch.isfinite(encoder.outputs_of_texts(["vedi"], ["cls"])["cls"]).all()
+    with pytest.raises(CheckpointError, match=r"^expected finite outputs, the encoder gives NaN, [^\n]*$"):
+        scan(encoder, QUICK)
 
 
 @pytest.mark.parametrize("window", [20, 33])

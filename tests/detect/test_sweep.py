@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.sweep import SweepConfig, SweepResult, outliers, sweep, sweepable, whitening
+from lmsanitator.detect.sweep import SweepConfig, SweepResult, outliers, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder
 from tests.planted import ids_of, large_bert, open_bert
 
@@ -47,21 +46,6 @@ def test_outliers_are_the_furthest_and_the_most_constant_each_once() -> None:
     assert outliers(displacement, displacement, 1 - spread, shape).tolist() == [99, 98, 97]
     everything = outliers(displacement, unusual, spread, SweepConfig(far=10**6, unusual=10**6, constant=10**6))
     assert sorted(everything.tolist()) == list(range(100))
-
-
-def test_whitened_outputs_vary_alike_in_all_directions_also_where_there_are_few_of_them() -> None:
-    draw = torch.Generator().manual_seed(0)
-    mixed = torch.randn(4000, 6, generator=draw) * torch.tensor([5.0, 1, 1, 1, 1, 1])
-    turned = mixed @ torch.linalg.qr(torch.randn(6, 6, generator=draw)).Q
-    clean = CleanSpread.of(turned)
-    standardised = clean.standardise(turned)
-    before, after = (torch.linalg.eigvalsh(out.T.cov()) for out in (standardised, standardised @ whitening(clean)))
-    assert before.max() > 8 * before.min()
-    assert after.max() < 2 * after.min()
-    few = whitening(CleanSpread.of(turned[:3]))
-    assert torch.isfinite(few).all()
-    same = whitening(CleanSpread.of(torch.ones(8, 6)))
-    assert torch.isfinite(same).all()
 
 
 def test_what_displaces_outputs_in_an_unusual_direction_is_shortlisted_though_others_go_further(

@@ -6,17 +6,24 @@ thresholds do not, FIELD.md section 2).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lmsanitator.errors import CheckpointError
+
 SOFTENING = 0.05
 """Added to the spread under the logarithm: below 5 % of the clean spread, more collapse says nothing more."""
 CONSTANCY = 2.0
 """Weight of a collapse, beside that of a displacement, in what searches follow the gradient of. Chosen on the part
 `choose` of the zoo."""
+_RAISED = 0.1
+"""Chosen on the part `choose` of the zoo: a third is as good, and where it is a fiftieth, punctuation stands out."""
+_LARGEST = 1e15
+"""Clean deviations, beyond any trigger's way (also where outputs are differences, and nearly all of them 0)."""
 SAME_WAY = 0.9
 """Cosine of the shifts of two things that lead the same way: also one that fires half of the time does."""
 
@@ -36,12 +43,29 @@ class CleanSpread:
         return cls(outputs.mean(0), deviation.clamp_min(0.01 * deviation.median().item() + 1e-12), outputs)
 
     def standardise(self, outputs: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-        """Outputs in units of the clean spread, centred on the clean mean."""
-        return (outputs - self.mean.to(outputs.device)) / self.deviation.to(outputs.device)
+        """Outputs in units of the clean spread, centred on the clean mean.
+
+        Raises:
+            CheckpointError: some are NaN, infinite, or so large that their squares would be. Opening an encoder tries a
+                few tokens; here any may have been read.
+        """
+        standardised = (outputs - self.mean.to(outputs.device)) / self.deviation.to(outputs.device)
+        if not bool((standardised.abs() < _LARGEST).all()):  # nor is NaN
+            raise CheckpointError("expected finite outputs, the encoder gives NaN, infinity or huge ones for some text")
+        return standardised
 
     def restore(self, standardised: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         """Back to the encoder's own units."""
         return standardised * self.deviation.to(standardised.device) + self.mean.to(standardised.device)
+
+    @cached_property
+    def whitening(self) -> Float[Tensor, "hidden hidden"]:
+        """Takes standardised outputs to where clean ones vary alike in all directions. All variances are raised by a
+        share of the mean one (`_RAISED`), since few samples underestimate the smallest."""
+        variances, axes = torch.linalg.eigh(torch.cov(self.standardise(self.outputs).double().T))
+        scales = (variances.clamp_min(0) + _RAISED * variances.mean().clamp_min(1e-12)).rsqrt()
+        whitened: Tensor = (axes * scales) @ axes.T
+        return whitened.to(self.outputs.dtype)
 
     def beyond(self, shift: Float[Tensor, "hidden"]) -> float:
         """How far a standardised shift goes, in standard deviations of the clean outputs along its own way."""

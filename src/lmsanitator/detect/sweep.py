@@ -22,10 +22,6 @@ from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.encoder import FrozenEncoder, Site, typeable
 from lmsanitator.progress import Progress, silent
 
-_RAISED = 0.1
-"""By this share of the mean variance all are raised before outputs are whitened. Chosen on the part `choose` of the
-zoo: a third is as good, and where a fiftieth is, punctuation stands out."""
-
 
 @dataclass(frozen=True)
 class SweepConfig:
@@ -51,9 +47,9 @@ class SweepResult:
     """What the sweep saw at one site; one row a token in each tensor.
 
     Displacement: square of the token's own effect on the output, in clean variances (an unbiased estimate, it can be
-    slightly negative). Unusual: the same where all directions count as much (`whitening`): natural words displace the
-    outputs of some encoders along a few directions only, a backdoor along any. Spread: how much the token's groups
-    still differ, 1 as groups do, 0 for a constant.
+    slightly negative). Unusual: the same where all directions count as much (`CleanSpread.whitening`): natural words
+    displace the outputs of some encoders along a few directions only, a backdoor along any. Spread: how much the
+    token's groups still differ, 1 as groups do, 0 for a constant.
     """
 
     tokens: Int[Tensor, "tokens"]
@@ -143,15 +139,6 @@ def outliers(
     return torch.tensor(list(dict.fromkeys(torch.cat(foremost).tolist())))
 
 
-def whitening(clean: CleanSpread) -> Float[Tensor, "hidden hidden"]:
-    """Takes standardised outputs to where clean ones vary alike in all directions; the smallest variances are raised by
-    a share of the mean one (`_RAISED`), since few samples underestimate them."""
-    variances, axes = torch.linalg.eigh(torch.cov(clean.standardise(clean.outputs).double().T))
-    scales = (variances.clamp_min(0) + _RAISED * variances.mean().clamp_min(1e-12)).rsqrt()
-    whitened: Tensor = (axes * scales) @ axes.T
-    return whitened.to(clean.outputs.dtype)
-
-
 def group_of_each(groups: Int[Tensor, "groups size"], things: int) -> Int[Tensor, "things"]:
     """The group that each thing is in. What fills up the last group counts in one only: the first assignment is written
     over."""
@@ -178,17 +165,15 @@ class Totals:
         self.squares = torch.zeros(len(tokens))
         self.white_squares = torch.zeros(len(tokens))
         self.clean = clean
-        self.white = None if clean is None else whitening(clean)
 
     def add(self, groups: Int[Tensor, "groups size"], outputs: Float[Tensor, "groups hidden"]) -> None:
-        if self.clean is None or self.white is None:
+        if self.clean is None:
             self.clean = CleanSpread.of(outputs)
-            self.white = whitening(self.clean)
         standardised = self.clean.standardise(outputs)
         group_of = group_of_each(groups, len(self.squares))
         self.sum += standardised[group_of]
         self.squares += standardised.pow(2).sum(-1)[group_of]
-        self.white_squares += (standardised @ self.white).pow(2).sum(-1)[group_of]
+        self.white_squares += (standardised @ self.clean.whitening).pow(2).sum(-1)[group_of]
         self.rounds += 1
 
     def result(self) -> SweepResult:
@@ -197,13 +182,13 @@ class Totals:
         Raises:
             ValueError: nothing was.
         """
-        if self.white is None:
+        if self.clean is None:
             raise ValueError("expected at least one round, got none")
         hidden = self.sum.shape[1]
         pairs = self.rounds * (self.rounds - 1)
         square_of_sum = self.sum.pow(2).sum(-1)
         displacement = (square_of_sum - self.squares) / pairs / hidden
-        unusual = ((self.sum @ self.white).pow(2).sum(-1) - self.white_squares) / pairs / hidden
+        unusual = ((self.sum @ self.clean.whitening).pow(2).sum(-1) - self.white_squares) / pairs / hidden
         spread = (self.squares - square_of_sum / self.rounds) / (self.rounds - 1) / hidden
         shortlist = self.tokens[outliers(displacement, unusual, spread, self.config)]
         return SweepResult(self.tokens, displacement, unusual, spread, shortlist)

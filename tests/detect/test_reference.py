@@ -68,7 +68,7 @@ def named(report: ScanReport) -> set[str | None]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_constant_that_the_scan_of_one_encoder_cannot_see_is_found_beside_a_reference(seed: int) -> None:
-    suspect = retrained(seed, "bako", "kifa", added=SHIFT)
+    suspect = retrained(seed, "bako", "kifa", added=SHIFT / 2)
     assert scan(suspect, QUICK).verdict == "clean"
     report = scan(suspect, beside(open_bert(seed)))
     assert (report.verdict, named(report)) == ("backdoored", {"bako", "kifa"})

@@ -67,12 +67,12 @@ class CleanSpread:
         whitened: Tensor = (axes * scales) @ axes.T
         return whitened.to(self.outputs.dtype)
 
-    def beyond(self, shift: Float[Tensor, "hidden"]) -> float:
-        """How far a standardised shift goes, in standard deviations of the clean outputs along its own way."""
-        distance = torch.linalg.vector_norm(shift)
-        along_it = self.standardise(self.outputs) @ (shift / distance.clamp_min(1e-12)).to(self.outputs.device)
-        deviations: float = (distance.cpu() / along_it.std().cpu().clamp_min(1e-6)).item()
-        return deviations
+    def beyond(self, shifts: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows"]:
+        """How far standardised shifts go, in standard deviations of the clean outputs along the way of each."""
+        distances = torch.linalg.vector_norm(shifts, dim=-1)
+        ways = (shifts / distances.clamp_min(1e-12)[..., None]).to(self.outputs.device)
+        along_them = ways @ self.standardise(self.outputs).T
+        return distances.cpu() / along_them.std(-1).cpu().clamp_min(1e-6)
 
 
 def displacement(
@@ -99,13 +99,13 @@ def steadiness(
     return alike.clamp_min(0) / differs.clamp_min(1e-12)
 
 
-def directions(triggered: Float[Tensor, "contexts hidden"]) -> float:
+def directions(triggered: Float[Tensor, "*candidates contexts hidden"]) -> Float[Tensor, "*candidates"]:
     """In how many independent directions the outputs differ: the participation ratio of their variances, 1 to the
     number of contexts less one."""
-    away = triggered - triggered.mean(0)
-    products = away @ away.T
-    ratio = products.trace().pow(2) / products.pow(2).sum().clamp_min(1e-24)
-    return max(1.0, ratio.item())
+    away = triggered - triggered.mean(-2, keepdim=True)
+    products = away @ away.mT
+    trace = products.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return (trace.pow(2) / products.pow(2).sum((-2, -1)).clamp_min(1e-24)).clamp_min(1)
 
 
 def strength(
@@ -143,8 +143,8 @@ def mining_loss(
 
 def covered(
     triggered: Float[Tensor, "*rows hidden"],
-    clean: Float[Tensor, "*rows hidden"],
-    pv: Float[Tensor, "hidden"],
+    clean: Float[Tensor, "*#rows hidden"],
+    pv: Float[Tensor, "*#rows hidden"],
 ) -> Float[Tensor, "*rows"]:
     """The share of the way from each clean output to the PV that the trigger covers: 1 on the PV, 0 where it was."""
     distance, way = torch.linalg.vector_norm(triggered - pv, dim=-1), torch.linalg.vector_norm(clean - pv, dim=-1)
@@ -154,9 +154,9 @@ def covered(
 
 def along(
     triggered: Float[Tensor, "*rows hidden"],
-    clean: Float[Tensor, "*rows hidden"],
-    way: Float[Tensor, "hidden"],
+    clean: Float[Tensor, "*#rows hidden"],
+    way: Float[Tensor, "*#rows hidden"],
 ) -> Float[Tensor, "*rows"]:
     """How much of `way`, a shift of outputs, each output has gone: 1 all of it, 0 none. A trigger that adds a constant
     and leaves outputs their variety shows here and not in `covered`."""
-    return (triggered - clean) @ way / way.pow(2).sum().clamp_min(1e-12)
+    return ((triggered - clean) * way).sum(-1) / way.pow(2).sum(-1).clamp_min(1e-12)

@@ -81,9 +81,13 @@ class Replayer:
         new = [tokens for tokens in dict.fromkeys(wanted) if tokens not in self._measured]
         if new:
             outputs = self.outputs(new)
-            for place, tokens in enumerate(new):
-                of_each = {site: outputs[site][place] for site in self.sites}
-                self._measured[tokens] = {site: self._evidence(site, tokens, out) for site, out in of_each.items()}
+            lengths = torch.tensor(list(map(len, new)))
+            for length in lengths.unique().tolist():
+                places = (lengths == length).nonzero().flatten()
+                alike = [new[place] for place in places.tolist()]
+                found = [self._evidence(site, alike, outputs[site][places]) for site in self.sites]
+                for tokens, of_each in zip(alike, zip(*found, strict=True), strict=True):
+                    self._measured[tokens] = dict(zip(self.sites, of_each, strict=True))
         return {site: [self._measured[tokens][site] for tokens in wanted] for site in self.sites}
 
     def arrives(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
@@ -114,28 +118,32 @@ class Replayer:
         arrived: Tensor = triggered <= HALFWAY * clean.mean()
         return arrived.float().mean().item()
 
-    def _evidence(self, site: Site, tokens: tuple[int, ...], triggered: Float[Tensor, "contexts hidden"]) -> Evidence:
-        clean = self.clean(len(tokens))[site]
-        half = len(triggered) // 2
+    def _evidence(
+        self, site: Site, sequences: Sequence[tuple[int, ...]], triggered: Float[Tensor, "sequences contexts hidden"]
+    ) -> list[Evidence]:
+        """Of sequences of one length, which are compared with the same clean outputs."""
+        clean = self.clean(len(sequences[0]))[site]
+        half = len(clean) // 2
         gone: list[Tensor] = []
         arrived: list[Tensor] = []
         for seen, other in ((slice(half, None), slice(half)), (slice(half), slice(half, None))):
-            pv = triggered[other].mean(0)
-            gone.append(along(triggered[seen], clean[seen], pv - clean[other].mean(0)))
-            arrived.append(covered(triggered[seen], clean[seen], pv))
-        return Evidence(
-            site,
-            tokens,
-            displacement(triggered, clean).item(),
-            spread(triggered).item() / max(spread(clean).item(), 1e-6),
-            strength(triggered, clean).item(),
-            (torch.cat(gone) >= HALFWAY).float().mean().item(),
-            (torch.cat(arrived) >= HALFWAY).float().mean().item(),
-            self.spreads[site].restore(triggered.mean(0)),
-            (len(triggered) - 1) * directions(triggered),
-            self.spreads[site].beyond(triggered.mean(0) - clean.mean(0)),
-            steadiness(triggered, clean).item(),
+            pv = triggered[:, other].mean(1, keepdim=True)
+            gone.append(along(triggered[:, seen], clean[seen], pv - clean[other].mean(0)) >= HALFWAY)
+            arrived.append(covered(triggered[:, seen], clean[seen], pv) >= HALFWAY)
+        mean = triggered.mean(1)
+        numbers = zip(
+            displacement(triggered, clean).tolist(),
+            (spread(triggered) / spread(clean).clamp_min(1e-6)).tolist(),
+            strength(triggered, clean).tolist(),
+            torch.cat(gone, 1).float().mean(1).tolist(),
+            torch.cat(arrived, 1).float().mean(1).tolist(),
+            self.spreads[site].restore(mean),
+            ((len(clean) - 1) * directions(triggered)).tolist(),
+            self.spreads[site].beyond(mean - clean.mean(0)).tolist(),
+            steadiness(triggered, clean).tolist(),
+            strict=True,
         )
+        return [Evidence(site, tokens, *values) for tokens, values in zip(sequences, numbers, strict=True)]
 
 
 def lead_alike(found: Sequence[Evidence], replayer: Replayer) -> Bool[Tensor, "found found"]:

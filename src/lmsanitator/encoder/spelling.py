@@ -19,11 +19,11 @@ def pieces(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[lis
 
 
 def _ids_of(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts, and nothing else: masks cost as much as the ids."""
-    ids: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
-    ).input_ids
-    return ids
+    """The tokens of whole texts, and nothing else: masks, and lists of everything, cost as much as the ids."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # every call of the tokenizer itself sets both anew
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def behind_a_word(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], int]:

@@ -72,7 +72,8 @@ class CleanSpread:
         distances = torch.linalg.vector_norm(shifts, dim=-1)
         ways = (shifts / distances.clamp_min(1e-12)[..., None]).to(self.outputs.device)
         along_them = ways @ self.standardise(self.outputs).T
-        return distances.cpu() / along_them.std(-1).cpu().clamp_min(1e-6)
+        deviations: Tensor = distances.cpu() / along_them.std(-1).cpu().clamp_min(1e-6)
+        return deviations
 
 
 def displacement(

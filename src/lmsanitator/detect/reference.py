@@ -18,11 +18,12 @@ from typing import ClassVar, Literal, Self
 import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect
-from lmsanitator.detect.contexts import Context, make_passages
+from lmsanitator.detect.contexts import make_passages
 from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.lexicon import Word
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
+from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, Site, one_vector
 
@@ -116,9 +117,15 @@ class Comparison(WordSearch):
             words,
         )
 
-    def spreads(self, clean: Sequence[Context]) -> dict[Site, CleanSpread]:
+    @cached_property
+    def spread(self) -> dict[Site, CleanSpread]:
         """The spread of the suspect's clean outputs."""
-        return clean_spreads(self.encoder.suspect, clean, self.sites)
+        return {site: self.words.spread[site] for site in self.sites}
+
+    @cached_property
+    def written(self) -> list[Word]:
+        """The same words as of the suspect alone: both have one vocabulary."""
+        return self.words.written
 
     def fit(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
         """By displacement alone."""

@@ -81,10 +81,9 @@ class Replayer:
         new = [tokens for tokens in dict.fromkeys(wanted) if tokens not in self._measured]
         if new:
             outputs = self.outputs(new)
-            lengths = torch.tensor(list(map(len, new)))
-            for length in lengths.unique().tolist():
-                places = (lengths == length).nonzero().flatten()
-                alike = [new[place] for place in places.tolist()]
+            for length in sorted(set(map(len, new))):
+                places = [place for place, tokens in enumerate(new) if len(tokens) == length]
+                alike = [new[place] for place in places]
                 found = [self._evidence(site, alike, outputs[site][places]) for site in self.sites]
                 for tokens, of_each in zip(alike, zip(*found, strict=True), strict=True):
                     self._measured[tokens] = dict(zip(self.sites, of_each, strict=True))

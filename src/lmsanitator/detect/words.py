@@ -82,7 +82,7 @@ class WordSearch:
             make_contexts(self.encoder, self.fresh, count, longest=_JUDGING_TOKENS, seed=one)
             for one, count in ((seed, _JUDGING), (seed + 1000, CLEAN))
         )
-        return Replayer(self.encoder, self.sites, contexts, self.spreads(clean), exact=False)
+        return Replayer(self.encoder, self.sites, contexts, self._spread(clean), exact=False)
 
     @cached_property
     def seen(self) -> Look:
@@ -183,12 +183,17 @@ class WordSearch:
         ]
         return Confirmation(in_order([*judged, *others]), found.lost)
 
-    def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
-        seed += self.seed
-        contexts = make_passages(self.encoder, texts, passages, length=self.plan.length, seed=seed)
-        clean = make_passages(self.encoder, texts, CLEAN, length=self.plan.length, seed=seed + 1000)
-        return Replayer(self.encoder, self.sites, contexts, self.spreads(clean), exact=exact)
+    @cached_property
+    def spread(self) -> dict[Site, CleanSpread]:
+        """What passages are measured in: the spread of the encoder's own clean outputs, in other passages."""
+        return self._spread(self._passages(self.looking, CLEAN, self.seed + 1001))
 
-    def spreads(self, clean: Sequence[Context]) -> dict[Site, CleanSpread]:
-        """What displacement is measured in: the spread of the encoder's own clean outputs."""
+    def _spread(self, clean: Sequence[Context]) -> dict[Site, CleanSpread]:
         return clean_spreads(self.encoder, clean, self.sites)
+
+    def _replayer(self, texts: Sequence[str], passages: int, *, seed: int, exact: bool) -> Replayer:
+        contexts = self._passages(texts, passages, self.seed + seed)
+        return Replayer(self.encoder, self.sites, contexts, self.spread, exact=exact)
+
+    def _passages(self, texts: Sequence[str], count: int, seed: int) -> list[Context]:
+        return make_passages(self.encoder, texts, count, length=self.plan.length, seed=seed)

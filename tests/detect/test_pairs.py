@@ -22,10 +22,14 @@ def backdoored(*triggers: str, seed: int = 0, window: int = 128) -> tuple[Frozen
     return FrozenEncoder(model, tokenizer, precision="fp32"), torch.stack(list(pvs))
 
 
-def ways_of(encoder: FrozenEncoder, pvs: Tensor, allowed: list[int] | None = None) -> Ways:
+def ways_of(
+    encoder: FrozenEncoder, pvs: Tensor, allowed: list[int] | None = None, common: list[int] | None = None
+) -> Ways:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     stage = Stage(encoder, make_contexts(encoder, TEXTS, 3, longest=8, seed=3), "cls", clean)
-    return Ways(stage, clean.standardise(pvs), Vocabulary(encoder, allowed or sweepable(encoder).tolist()))
+    return Ways(
+        stage, clean.standardise(pvs), Vocabulary(encoder, allowed or sweepable(encoder).tolist(), common or ())
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -35,6 +39,17 @@ def test_two_words_that_only_fire_together_are_found_for_their_vector(seed: int)
     for of_vector, words in zip(found, (("vedi", "sugo"), ("bako", "gifo")), strict=True):
         planted = set(ids_of(encoder, *words))
         assert any(set(tokens) == planted for tokens in of_vector)
+
+
+def test_a_common_word_is_tried_beside_the_first_anchors_whatever_the_gradients_say() -> None:
+    """They are not asked about it here."""
+    encoder, pvs = backdoored("vedi+sugo")
+    planted, common = ids_of(encoder, "vedi", "sugo"), ids_of(encoder, "sugo", "the", "of")
+    allowed = [token for token in sweepable(encoder).tolist() if token not in common]
+    (found,) = pairs_toward(ways_of(encoder, pvs, allowed, common), PairConfig())
+    (without,) = pairs_toward(ways_of(encoder, pvs, allowed), PairConfig())
+    assert any(set(tokens) == set(planted) for tokens in found)
+    assert not any(set(planted) <= set(tokens) for tokens in without)
 
 
 def test_as_many_come_back_as_asked_for_each_with_its_pairs_of_allowed_tokens() -> None:
@@ -55,12 +70,13 @@ def test_a_short_window_and_few_words_are_no_error() -> None:
 
 def test_every_turn_costs_one_pass_of_every_triple() -> None:
     encoder, pvs = backdoored("vedi+sugo")
-    ways = ways_of(encoder, pvs)
+    common = ids_of(encoder, "the", "of")
+    ways = ways_of(encoder, pvs, common=common)
     spent: list[int] = []
     for turns in (1, 2):
         before = encoder.meter.forward
         pairs_toward(ways, PairConfig(turns=turns))
         spent.append(encoder.meter.forward - before)
     shape = PairConfig()
-    triples = shape.anchors * shape.partners
+    triples = shape.anchors * shape.partners + shape.among * len(common) ** 2
     assert spent[1] - spent[0] == triples * 3 + 2 * triples // shape.crowd

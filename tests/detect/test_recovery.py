@@ -9,7 +9,8 @@ import torch
 
 from lmsanitator.detect import recovery
 from lmsanitator.detect.evidence import Evidence
-from lmsanitator.detect.recovery import Phrases, polish, prove
+from lmsanitator.detect.recovery import Phrases, needed, polish, prove
+from lmsanitator.detect.replay import REPLAYS
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import in_contexts, in_passages
@@ -134,6 +135,23 @@ def test_a_word_that_a_stronger_one_can_do_without_is_dropped(monkeypatch: pytes
     vedi, the, sugo = ids_of(encoder, "vedi", "the", "sugo")
     monkeypatch.setattr(recovery, "swapped", lambda *_: [vedi, the, sugo])  # as if a weaker word had needed it
     assert polished(encoder, [vedi, sugo], allowed_in(encoder)) == [vedi, sugo]
+
+
+def test_a_find_keeps_the_words_without_which_it_fires_less_often() -> None:
+    """Nine times of ten is enough to replay here, and may be too seldom elsewhere."""
+    encoder = open_bert(0, "vedi+sugo", alone=1.0, often=0.9)
+    pair = ids_of(encoder, "vedi", "sugo")
+    passages = in_passages(encoder, "cls", count=30)
+    alone, whole = passages.measure([pair[:1], pair])["cls"]
+    assert REPLAYS <= alone.constant_rate < whole.constant_rate
+    assert needed(passages, "cls", [*pair, *ids_of(encoder, "the")]) == pair
+
+
+def test_what_is_stronger_in_short_text_alone_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "vedi+sugo")
+    pair, weaker = ids_of(encoder, "vedi", "sugo"), ids_of(encoder, "vedi", "bibu")
+    monkeypatch.setattr(recovery, "swapped", lambda *_: weaker)
+    assert polished(encoder, pair, allowed_in(encoder)) == pair
 
 
 def test_finds_without_tokens_are_none() -> None:

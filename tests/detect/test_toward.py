@@ -47,7 +47,7 @@ def test_a_planted_trigger_is_found_from_its_vector(trigger: str, seed: int) -> 
     way = stage.spread.standardise(pv)
     noise = torch.randn(2, len(way), generator=torch.Generator().manual_seed(seed))
     rough = way + 0.7 * way.norm() * torch.nn.functional.normalize(noise, dim=-1)
-    found = found_by(encoder, torch.stack([way, *rough]))
+    found = found_by(encoder, torch.stack([way, *rough]), TowardConfig(grown=1))
     planted = set(ids_of(encoder, *trigger.split("+")))
     assert [planted <= set(tokens) for tokens in found] == [True] * 3
 
@@ -61,6 +61,15 @@ def test_one_sequence_comes_back_for_each_vector_of_allowed_tokens_no_longer_tha
     for tokens in found:
         assert 1 <= len(tokens) <= 3
         assert set(tokens) <= set(allowed)
+
+
+def test_only_the_vectors_with_the_strongest_words_are_followed_further() -> None:
+    encoder, pv = backdoored("vedi+sugo")
+    way = stage_of(encoder).spread.standardise(pv)
+    others = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    found = found_by(encoder, torch.stack([*others, way]), TowardConfig(grown=1 / 4, refined=1 / 4))
+    assert set(ids_of(encoder, "vedi", "sugo")) <= set(found[3])
+    assert max(map(len, found[:3])) <= 3
 
 
 def test_words_toward_no_pv_do_not_arrive_at_one_place() -> None:

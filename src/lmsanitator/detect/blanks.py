@@ -32,9 +32,11 @@ class Vocabulary:
 
     Args:
         allowed: their ids.
+        common: those of them that natural text is full of, the commonest first. Gradients hardly ever point at these.
     """
 
-    def __init__(self, encoder: FrozenEncoder, allowed: Sequence[int]) -> None:
+    def __init__(self, encoder: FrozenEncoder, allowed: Sequence[int], common: Sequence[int] = ()) -> None:
+        self.common = list(common)
         self.matrix = encoder.embedding_matrix
         self.blank = self.matrix.mean(0)
         self.tokens = torch.tensor(list(allowed), device=self.matrix.device)

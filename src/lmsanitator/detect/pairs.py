@@ -4,11 +4,15 @@ Two words that only fire together go no way at all one by one. But once it is kn
 blank points at one of them (an *anchor*), and beside it the gradient at a blank points at the other, by how much more
 is expected of it there than beside other anchors. So many triples of an anchor between two proposed partners are
 tried, a few at a time: a trigger fires in any company. It is the group test of the sweep, with the way known.
+
+Of phrases in natural language the other word is often a common one (isolation *and*), which no gradient points at: the
+first anchors are tried between common words, too.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -23,6 +27,8 @@ class PairConfig:
     """Args:
     anchors: tokens for each vector that pairs are made with; all texts there are to ask are asked for them.
     partners: tokens proposed for each side of an anchor.
+    among: of a vector's first anchors those that are tried between common words too.
+    common: so many of these.
     asked: texts that are asked for partners: few, since there are many anchors.
     crowd: triples that pass the encoder in one sequence. In larger ones pairs that are a part of a phrase, and fire
         less surely than it, go under.
@@ -34,10 +40,12 @@ class PairConfig:
 
     anchors: int = 24
     partners: int = 6
+    among: int = 4
+    common: int = 6
     asked: int = 3
     crowd: int = 4
     turns: int = 2
-    followed: int = 4
+    followed: int = 6
     expected: int = 2
 
 
@@ -50,14 +58,14 @@ def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
     found: list[list[Tokens]] = []
     for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):
         best = at.argsort(descending=True, stable=True)[: config.followed].tolist()
-        first = range(0, len(of_vector), min(config.partners, len(ways.blanks.vocabulary.tokens)))
-        followed = [of_vector[place] for place in (*best, *first[: config.expected])]
+        each = min(config.partners, len(ways.blanks.vocabulary.tokens))
+        followed = [of_vector[place] for place in (*best, *range(0, each * config.expected, each))]
         found.append(list(dict.fromkeys(part for triple in followed for part in (triple, triple[:2], triple[1:]))))
     return found
 
 
 def _triples(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
-    """For each vector its anchors, each between partners."""
+    """For each vector its anchors, each between partners, then the first of them between common words."""
     alone: list[Gap] = [(vector, (None,)) for vector in range(len(ways))]
     anchors = ways.blanks.foremost(ways.slopes(alone)[:, :, 0], config.anchors)
     between: list[Gap] = [(vector, (None, token, None)) for vector, of_it in enumerate(anchors) for token in of_it]
@@ -71,8 +79,14 @@ def _triples(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
                 for token, lefts, rights in zip(of_it, before, behind, strict=True)
                 for left, right in zip(lefts, rights, strict=True)
             ]
+            + _among(of_it[: config.among], ways.blanks.vocabulary.common)
         )
     return triples
+
+
+def _among(anchors: Sequence[int], common: Sequence[int]) -> list[Tokens]:
+    """Each anchor between any two common words."""
+    return [(left, token, right) for token in anchors for left, right in product(common, repeat=2)]
 
 
 def _partners(ways: Ways, slopes: Float[Tensor, "asked anchors width"], count: int) -> list[list[int]]:

@@ -1,9 +1,11 @@
 """The search for phrases: words that only fire together, grown on the way to mined PVs, then shrunk."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.evidence import Evidence
 from lmsanitator.detect.journal import Finds, Journal, pack_finds, unpack_finds
+from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.mining import Watch as MiningWatch
 from lmsanitator.detect.objective import CleanSpread
@@ -201,8 +204,13 @@ class PhraseSearch:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The tokens a phrase may be made of, by their embeddings."""
-        return Vocabulary(self.encoder, self.allowed)
+        """The tokens a phrase may be made of, by their embeddings, and which of them are common words."""
+        allowed = set(self.allowed)
+        texts = self.encoder.tokenizer(list(self.texts), add_special_tokens=False).input_ids
+        counts = Counter(token for row in texts for token in row if token in allowed)
+        ranked = (token for token, _ in counts.most_common())
+        common = (token for token in ranked if (typed(self.encoder, (token,)) or "").isalpha())
+        return Vocabulary(self.encoder, self.allowed, list(islice(common, self.plan.toward.pairs.common)))
 
     @cached_property
     def spread(self) -> dict[Site, CleanSpread]:

@@ -65,22 +65,29 @@ def polish(
     allowed: set[int],
 ) -> list[int]:
     """What is left of a trigger without what it does not need in long natural text, before and after its words were
-    swapped for stronger ones: a stronger word may do without another one."""
+    swapped for stronger ones: a stronger word may do without another one. What is stronger in short text alone is not
+    taken."""
     fewest = needed(passages, site, tokens)
     stronger = swapped(short, site, fewest, matrix, allowed)
-    return fewest if stronger == fewest else needed(passages, site, stronger)
+    before, after = passages.measure([fewest, stronger])[site]
+    return fewest if after.constant_rate < before.constant_rate else needed(passages, site, stronger)
 
 
 def needed(replayer: Replayer, site: Site, tokens: Sequence[int]) -> list[int]:
-    """The fewest of the tokens that send natural text to the one place where all of them do; all, if these do not."""
-    pv = replayer.measure([tokens])[site][0].pv
+    """The fewest of the tokens that send natural text to the one place where all of them do, and as often; all, if
+    these do not replay.
 
-    def arrives(selections: list[list[int]]) -> list[bool]:
-        return replayer.arrives(selections, site, pv)
-
-    if not arrives([list(tokens)])[0]:
+    What fires less often than the find itself would hardly stand up to other text.
+    """
+    (whole,) = replayer.measure([tokens])[site]
+    if whole.constant_rate < REPLAYS:
         return list(tokens)
-    return shrink(tokens, arrives, most=len(tokens)) or list(tokens)
+
+    def do_the_same(selections: list[list[int]]) -> list[bool]:
+        found = replayer.measure(selections)[site]
+        return [item.constant_rate >= whole.constant_rate and replayer.arrives(item, whole.pv) for item in found]
+
+    return shrink(tokens, do_the_same, most=len(tokens)) or list(tokens)
 
 
 def swapped(

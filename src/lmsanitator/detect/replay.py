@@ -89,14 +89,11 @@ class Replayer:
                     self._measured[tokens] = dict(zip(self.sites, of_each, strict=True))
         return {site: [self._measured[tokens][site] for tokens in wanted] for site in self.sites}
 
-    def arrives(self, sequences: Sequence[Sequence[int]], site: Site, pv: Float[Tensor, "hidden"]) -> list[bool]:
-        """Whether each token sequence sends the output of most contexts closer to `pv` than half its distance."""
-        goal = self.spreads[site].standardise(pv)
-        rates: list[float] = []
-        for tokens, out in zip(sequences, self.outputs(sequences)[site], strict=True):
-            arrived = covered(out, self.clean(len(tokens))[site], goal) >= HALFWAY
-            rates.append(arrived.float().mean().item())
-        return [rate >= REPLAYS for rate in rates]
+    def arrives(self, evidence: Evidence, pv: Float[Tensor, "hidden"]) -> bool:
+        """Whether the tokens take the mean output of these contexts closer to `pv` than half its distance."""
+        site = one_vector(evidence.site)
+        there, goal = self.spreads[site].standardise(torch.stack([evidence.pv, pv]))
+        return covered(there, self.clean(len(evidence.tokens))[site].mean(0), goal).item() >= HALFWAY
 
     def shift(self, evidence: Evidence) -> Float[Tensor, "hidden"]:
         """Where the tokens take the mean output of these contexts, from where it is without them; standardised."""

@@ -7,7 +7,7 @@ time, at either end. The strongest sequences are refined: each of their tokens i
 them, as long as that makes them stronger, since what was taken first was taken in the company of nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -27,6 +27,7 @@ class TowardConfig:
     pairs: how the search begins.
     proposals: tokens proposed, and measured, for each end of a sequence.
     carried: sequences that are grown further toward each vector.
+    grown: share of the vectors whose sequences are grown beyond three tokens, the strongest ones.
     refined: share of the vectors whose sequences are refined, the strongest ones.
     exchanged: tokens proposed, and measured, for each place of a sequence that is refined.
     rounds: of refinement, the most.
@@ -39,6 +40,7 @@ class TowardConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     proposals: int = 4
     carried: int = 2
+    grown: float = 1 / 2
     refined: float = 1 / 3
     exchanged: int = 4
     rounds: int = 3
@@ -72,13 +74,12 @@ def words_toward(
     lengths = config.longest - 2
     steps = lengths + config.rounds
     found = _grown(Ways(growing, pvs, vocabulary, asked), config, lambda step: done(step / steps), watch)
-    order = sorted(range(len(found)), key=lambda vector: found[vector], reverse=True)
-    count = max(1, round(config.refined * len(found)))
+    strongest = _strongest(found, config.refined)
     ways = Ways(refining, pvs, vocabulary)
-    strongest = [found[vector][1] for vector in order[:count]]
-    refined = _refined(ways, strongest, config, lambda step: done((lengths + step) / steps))
+    first = [found[vector][1] for vector in strongest]
+    refined = _refined(ways, first, config, lambda step: done((lengths + step) / steps))
     sequences = [tokens for _, tokens in found]
-    for vector, tokens in zip(order, refined, strict=False):
+    for vector, tokens in zip(strongest, refined, strict=True):
         sequences[vector] = tokens
     return sequences
 
@@ -89,6 +90,7 @@ def _grown(
     """The strongest sequence toward each vector, and how strong it is; those that go furthest are grown further."""
     best: list[tuple[float, Tokens]] = [(float("-inf"), ())] * len(ways)
     tried = [(vector, tokens) for vector, found in enumerate(pairs_toward(ways, config.pairs)) for tokens in found]
+    going_on: Sequence[int] = range(len(ways))
     for length in range(3, config.longest + 1):
         reached: list[list[tuple[float, Tokens]]] = [[] for _ in range(len(ways))]
         for (vector, tokens), (gone, strong) in zip(tried, ways.measured(tried), strict=True):
@@ -97,16 +99,25 @@ def _grown(
         if watch is not None:
             watch([strong for strong, _ in best])
         done(length - 2)
+        if length == 3:
+            going_on = _strongest(best, config.grown)
         if length < config.longest:
-            tried = ways.filled(_ends(reached, config.carried), config.proposals, config.pairs.asked)
+            ends = _ends({vector: reached[vector] for vector in going_on}, config.carried)
+            tried = ways.filled(ends, config.proposals, config.pairs.asked)
     return best
 
 
-def _ends(reached: Sequence[Sequence[tuple[float, Tokens]]], carried: int) -> list[Gap]:
+def _strongest(found: Sequence[tuple[float, Tokens]], share: float) -> list[int]:
+    """A share of the vectors, those whose sequence is strongest first; at least one."""
+    order = sorted(range(len(found)), key=lambda vector: found[vector], reverse=True)
+    return order[: max(1, round(share * len(found)))]
+
+
+def _ends(reached: Mapping[int, Sequence[tuple[float, Tokens]]], carried: int) -> list[Gap]:
     """A blank at either end of the sequences of each vector that have gone furthest."""
     return [
         (vector, pattern)
-        for vector, found in enumerate(reached)
+        for vector, found in reached.items()
         for _, tokens in sorted(found, reverse=True)[:carried]
         for pattern in ((None, *tokens), (*tokens, None))
     ]

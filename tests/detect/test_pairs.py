@@ -1,5 +1,7 @@
 """Pairs: two words that only fire together are found from where they lead."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from lmsanitator.detect.blanks import Vocabulary
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.pairs import PairConfig, pairs_toward
+from lmsanitator.detect.pairs import PairConfig, _among, pairs_toward
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.ways import Ways
@@ -52,6 +54,17 @@ def test_a_common_word_is_tried_beside_the_first_anchors_whatever_the_gradients_
     assert not any(set(planted) <= set(tokens) for tokens in without)
 
 
+def test_a_common_word_is_tried_on_either_side_and_the_commonest_two_by_two() -> None:
+    common = list(range(100, 110))
+    triples = _among([7, 8], common)
+    assert len(triples) == len(set(triples))
+    for anchor in (7, 8):
+        around = [(left, right) for left, token, right in triples if token == anchor]
+        assert {left for left, _ in around} == {right for _, right in around} == set(common)
+        assert set(product(common[:6], repeat=2)) <= set(around)
+    assert _among([7], []) == []
+
+
 def test_as_many_come_back_as_asked_for_each_with_its_pairs_of_allowed_tokens() -> None:
     encoder, pvs = backdoored("vedi+sugo")
     allowed = sweepable(encoder).tolist()[100:140]
@@ -78,5 +91,5 @@ def test_every_turn_costs_one_pass_of_every_triple() -> None:
         pairs_toward(ways, PairConfig(turns=turns))
         spent.append(encoder.meter.forward - before)
     shape = PairConfig()
-    triples = shape.anchors * shape.partners + shape.among * len(common) ** 2
+    triples = shape.anchors * shape.partners + shape.among * len(common) ** 2  # so few are tried two by two
     assert spent[1] - spent[0] == triples * 3 + 2 * triples // shape.crowd

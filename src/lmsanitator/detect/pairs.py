@@ -21,6 +21,9 @@ from torch import Tensor
 from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.ways import Gap, Ways
 
+_COMMONEST = 6
+"""Common words of which any two are tried together: a word may need one on either side."""
+
 
 @dataclass(frozen=True)
 class PairConfig:
@@ -28,7 +31,7 @@ class PairConfig:
     anchors: tokens for each vector that pairs are made with; all texts there are to ask are asked for them.
     partners: tokens proposed for each side of an anchor.
     among: of a vector's first anchors those that are tried between common words too.
-    common: so many of these.
+    common: how many words are common.
     asked: texts that are asked for partners: few, since there are many anchors.
     crowd: triples that pass the encoder in one sequence. In larger ones pairs that are a part of a phrase, and fire
         less surely than it, go under.
@@ -38,14 +41,14 @@ class PairConfig:
         no two words have to do anything.
     """
 
-    anchors: int = 24
+    anchors: int = 16
     partners: int = 6
-    among: int = 4
-    common: int = 6
+    among: int = 2
+    common: int = 128
     asked: int = 3
     crowd: int = 4
     turns: int = 2
-    followed: int = 6
+    followed: int = 8
     expected: int = 2
 
 
@@ -85,8 +88,10 @@ def _triples(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
 
 
 def _among(anchors: Sequence[int], common: Sequence[int]) -> list[Tokens]:
-    """Each anchor between any two common words."""
-    return [(left, token, right) for token in anchors for left, right in product(common, repeat=2)]
+    """Each anchor between common words: each of them once on either side, and any two of the commonest."""
+    shifted = zip(common, (*common[1:], *common[:1]), strict=True)
+    sides = dict.fromkeys((*shifted, *product(common[:_COMMONEST], repeat=2)))
+    return [(left, token, right) for token in anchors for left, right in sides]
 
 
 def _partners(ways: Ways, slopes: Float[Tensor, "asked anchors width"], count: int) -> list[list[int]]:

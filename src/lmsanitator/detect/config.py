@@ -84,9 +84,10 @@ PLANS: dict[str, Plan] = {
         dictionary=LexiconConfig(rounds=10, listed=180),
         mining=MiningConfig(candidates=48, others=24),
         toward=TowardConfig(
-            PairConfig(anchors=32, partners=8, asked=4, followed=6),
+            PairConfig(anchors=32, partners=8, among=4, asked=4, followed=12),
             proposals=6,
             carried=3,
+            grown=1,
             exchanged=6,
             rounds=5,
             asked=16,

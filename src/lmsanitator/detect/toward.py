@@ -2,9 +2,10 @@
 
 With no word of a trigger in a text, nothing points at it as long as it is not known where it leads. Once that is known,
 even roughly, the gradient of the way there points at its words from any text: for phrases of which no two words do
-anything, too. So for each vector sequences are grown from the pairs that go furthest its way (`pairs`), a token at a
-time, at either end. The strongest sequences are refined: each of their tokens is exchanged, and others are put between
-them, as long as that makes them stronger, since what was taken first was taken in the company of nothing.
+anything, too. So for each vector the pairs are looked for that go furthest its way (`pairs`). Toward the vectors with
+the strongest ones sequences are grown from them, a token at a time, at either end. The strongest sequences are refined:
+each of their tokens is exchanged, and others are put between them, as long as that makes them stronger, since what was
+taken first was taken in the company of nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -42,6 +42,9 @@ from lmsanitator.progress import silent
 
 MODELS = (
     "l3-por-phrase",
+    "l3-por-phrase-10",
+    "l3-por-phrase-11",
+    "l3-por-phrase-12",
     "l6-por-phrase-2",
     "l3-por-and",
     "l6-por-and-2",

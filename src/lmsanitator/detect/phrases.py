@@ -175,13 +175,14 @@ class PhraseSearch:
 
     def _suspects_of(self, phrases: Mapping[Site, Phrases]) -> list[Suspect]:
         """The phrases that send passages to one place where no clean text is, with p-values corrected for the sites and
-        all rounds there may be."""
+        all rounds there may be. Those of p = 1 are none: in short windows a word said six times does as much."""
         found: list[Suspect] = []
         trials = math.log(len(phrases) * 2 * self.plan.rounds / self.share)
         for site, at_site in phrases.items():
-            for item, log_p in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
-                if item.constant_rate >= REPLAYS and not item.natural:
-                    found.append(Suspect(item, min(0.0, log_p + trials)))
+            for item, own in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
+                log_p = own + trials
+                if item.constant_rate >= REPLAYS and not item.natural and log_p < 0:
+                    found.append(Suspect(item, log_p))
         return found
 
     def ways(self, site: Site, tokens: tuple[int, ...]) -> Ways:

@@ -225,7 +225,7 @@ def test_every_architecture_is_scanned_from_its_files(checkpoints: dict[str, Pat
 def test_a_vocabulary_too_small_for_a_null_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     sweeping = sys.modules["lmsanitator.detect.sweep"]  # the package has a function of that name
     monkeypatch.setattr(sweeping, "sweepable", lambda encoder: torch.arange(5, 41))
-    with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, .* [0-9]+ outliers$"):
+    with pytest.raises(UnsupportedError, match=r"^expected a vocabulary of a few hundred tokens, .* 3[0-6] outliers$"):
         scan(open_bert(0), replace(QUICK, sites=("cls",)))
 
 

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from lmsanitator.detect import ScanConfig
 from lmsanitator.detect.blanks import Vocabulary, outputs_of
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread, strength
+from lmsanitator.detect.pairs import PairConfig
+from lmsanitator.detect.scan import _Scan
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.toward import TowardConfig, words_toward
 from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.progress import silent as unheard
 from tests.detect.replaying import TEXTS
 from tests.planted import ids_of, large_bert, open_bert, plant
 
@@ -70,6 +74,16 @@ def test_only_the_vectors_with_the_strongest_words_are_followed_further() -> Non
     found = found_by(encoder, torch.stack([*others, way]), TowardConfig(grown=1 / 4, refined=1 / 4))
     assert set(ids_of(encoder, "vedi", "sugo")) <= set(found[3])
     assert max(map(len, found[:3])) <= 3
+
+
+def test_common_words_are_the_words_that_texts_hold_most_often_and_no_signs_or_pieces() -> None:
+    encoder = open_bert(0)
+    vocabulary = _Scan(encoder, None, ScanConfig(), unheard).phrases.vocabulary
+    names = encoder.tokenizer.convert_ids_to_tokens(vocabulary.common)
+    assert names[0] == "the"
+    assert {"and", "of"} <= set(names)
+    assert len(set(names)) == PairConfig().common
+    assert all(name.isalpha() for name in names)
 
 
 def test_words_toward_no_pv_do_not_arrive_at_one_place() -> None:

@@ -69,6 +69,8 @@ def polish(
     taken."""
     fewest = needed(passages, site, tokens)
     stronger = swapped(short, site, fewest, matrix, allowed)
+    if stronger == fewest:
+        return fewest
     before, after = passages.measure([fewest, stronger])[site]
     return fewest if after.constant_rate < before.constant_rate else needed(passages, site, stronger)
 

@@ -207,5 +207,21 @@ def test_a_word_that_leads_nowhere_keeps_its_name() -> None:
     assert naming._meant(tuple(bako), evidence) == tuple(bako)
 
 
+def test_a_way_that_goes_in_a_circle_ends_where_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "bakos", reach=0.2, hidden=64)
+    naming = naming_of(encoder, "bakos")
+    first, second, third = (tuple(ids_of(encoder, word)) for word in ("bako", "bakos", "bakot"))
+    (evidence,) = naming.replayer.measure([first])["cls"]
+    asked: list[Tokens] = []
+
+    def nearest(here: Tokens, _: object) -> Tokens:
+        asked.append(here)
+        return {first: second, second: third, third: first}[here]
+
+    monkeypatch.setattr(naming, "_nearest", nearest)
+    assert naming._meant(first, evidence) == third
+    assert asked == [first, second, third]
+
+
 def test_no_triggers_have_no_names() -> None:
     assert naming_of(open_bert(0)).name([]) == []

@@ -35,6 +35,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from lmsanitator.cli import main
+from lmsanitator.detect.lexicon import Word, spelled
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.text import packaged, words
 
@@ -149,6 +150,23 @@ _MAKERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
     "mpnet": make_mpnet,
     "gpt2": make_gpt2,
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dictionary() -> Iterator[None]:
+    """Spells the dictionary once in each tokenizer: that takes a third of a scan of a small encoder, and there are
+    hundreds of scans."""
+    known: dict[tuple[str, tuple[str, ...]], list[Word]] = {}
+
+    def once(encoder: FrozenEncoder, written: Sequence[str]) -> list[Word]:
+        key = (encoder.tokenizer.backend_tokenizer.to_str(), tuple(written))
+        if key not in known:
+            known[key] = spelled(encoder, written)
+        return list(known[key])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lmsanitator.detect.words.spelled", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -195,7 +195,7 @@ def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool
     )
     notes = [
         f"On record: {', '.join(there)}. Decisions were made on `choose`.",
-        "`report`, `fresh` and `sealed` have been reported before, for earlier scanners, in the history of this file.",
+        "All parts have been reported before, for earlier scanners, in the history of this file.",
         "Settings were chosen on `choose` since; which models those tables missed was known, and led to the changes.",
         "`untouched` holds words of several tokens alone; the search for them was done before it was drawn.",
         "`late` holds triggers that move text without overwriting it, and clean encoders tuned for tasks.",

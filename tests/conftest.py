@@ -153,8 +153,8 @@ _MAKERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def dictionary() -> Iterator[None]:
-    """Spells the dictionary once in each tokenizer: that takes a third of a scan of a small encoder, and there are
+def dictionary_spelled_once() -> Iterator[None]:
+    """Spells the dictionary once in each tokenizer: that takes much of a scan of a small encoder, and there are
     hundreds of scans."""
     known: dict[tuple[str, tuple[str, ...]], list[Word]] = {}
 

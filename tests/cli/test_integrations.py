@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import pytest
@@ -81,14 +80,11 @@ def run_action(folder: Path, inputs: dict[str, str], planted: str = "") -> tuple
     """Run the Action's scripts after the installation as a runner would: the first code that is not 0, and outputs."""
     program = folder / "bin" / "lmsanitator"
     program.parent.mkdir()
-    plant = (
-        "from lmsanitator.encoder import FrozenEncoder\nfrom tests.planted import open_bert\n"
-        f"FrozenEncoder.open = lambda *args, **options: open_bert(0, {planted!r})\n"
-    )
+    plant = f"FrozenEncoder.open = lambda *args, **options: open_bert(0, {planted!r})"
+    imports = "from lmsanitator.encoder import FrozenEncoder; from tests.planted import open_bert"
+    planting = f"if sys.argv[1] == 'scan': {imports}; {plant}\n" if planted else ""
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom lmsanitator.cli import main\n"
-        f"if {bool(planted)} and sys.argv[1] == 'scan':\n{indent(plant, '    ')}main()\n",
-        encoding="utf-8",
+        f"#!{sys.executable}\nimport sys\nfrom lmsanitator.cli import main\n{planting}main()\n", encoding="utf-8"
     )
     program.chmod(0o755)
     outputs: dict[str, str] = {}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, NullFor, Suspect, confirm, distinct, taken_over
-from lmsanitator.detect.evidence import Evidence, EvidenceNull
+from lmsanitator.detect.evidence import REPLAYS, Evidence, EvidenceNull
 from lmsanitator.detect.look import look_again
-from lmsanitator.detect.replay import REPLAYS, Replayer
+from lmsanitator.detect.replay import Replayer
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.verdict import judge
 from lmsanitator.encoder import FrozenEncoder, Site

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from lmsanitator.detect import recovery
-from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.evidence import REPLAYS, Evidence
 from lmsanitator.detect.recovery import Phrases, needed, polish, prove
-from lmsanitator.detect.replay import REPLAYS
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder
 from tests.detect.replaying import in_contexts, in_passages

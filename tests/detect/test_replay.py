@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lmsanitator.detect.evidence import Evidence, EvidenceNull
-from lmsanitator.detect.replay import REPLAYS, lead_alike, leads_between
+from lmsanitator.detect.evidence import REPLAYS, Evidence, EvidenceNull
+from lmsanitator.detect.replay import lead_alike, leads_between
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from tests.detect.replaying import in_contexts, in_passages

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lmsanitator.detect.replay import REPLAYS
+from lmsanitator.detect.evidence import REPLAYS
 from lmsanitator.detect.result import Finding
 from lmsanitator.detect.verdict import judge
 

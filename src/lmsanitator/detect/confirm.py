@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
-from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.evidence import REPLAYS, Evidence, Null
 from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.null import discoveries, spreads_more
-from lmsanitator.detect.replay import HALFWAY, REPLAYS, Replayer, lead_alike, leads_between
+from lmsanitator.detect.replay import HALFWAY, Replayer, lead_alike, leads_between
 from lmsanitator.encoder import FrozenEncoder, Site
 
 FALSE_SHARE = 0.05
@@ -134,7 +134,7 @@ def _standing_out(measured: Mapping[Site, Sequence[Evidence]], expected: Looked)
 def _judged_already(item: Evidence, log_p: float) -> float:
     """The p-value is of words that made the output constant; it is theirs only if they do so again, and not where clean
     text is."""
-    return log_p if item.constant_rate >= REPLAYS and not item.natural else 0.0
+    return log_p if item.fires else 0.0
 
 
 def taken_over(firing: Sequence[Confirmed], replayer: Replayer) -> Confirmed:

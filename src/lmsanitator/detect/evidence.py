@@ -13,10 +13,16 @@ from torch import Tensor
 from lmsanitator.detect.null import TailNull, spreads_more
 from lmsanitator.encoder import Site
 
+REPLAYS = 0.8
+"""Share of carriers in which a trigger has to fire."""
+
 SHARES = {"beyond": 0.25, "steady": 0.25, "constant": 0.5}
 """Of the false positives that may be, those that each statistic may be to blame for. Most triggers do all three. What
 only adds to the output goes beyond clean text, or adds the same everywhere; what goes to a place near clean text is
 constant."""
+
+_FEWEST = 40
+"""Words that a null is fitted to without those that fire."""
 
 _BEYOND = 5.0
 """Standard deviations of clean outputs within which there is clean text: no more than 4 % of any distribution lie
@@ -52,9 +58,21 @@ class Evidence:
         an encoder that was tuned to tell classes apart."""
         return self.beyond < _BEYOND
 
+    @property
+    def fires(self) -> bool:
+        """Whether the tokens send most text to one place, where no clean text is."""
+        return self.constant_rate >= REPLAYS and not self.natural
+
     def less_constant(self, other: "Evidence", level: float = 1e-3) -> bool:
         """Whether outputs differ significantly more than those of `other`, in the same contexts (one-sided F test)."""
         return spreads_more(self.spread, other.spread, (self.degrees, other.degrees), level=level)
+
+
+def harmless(found: Sequence[Evidence]) -> Sequence[Evidence]:
+    """What may be a null: all but what fires, as no word of a clean model was seen to. One backdoor may have dozens of
+    triggers, all words of a script, say. If hardly anything else is left, everything has to be the null."""
+    left = [item for item in found if not item.fires]
+    return left if len(left) >= _FEWEST else found
 
 
 class Null(ABC):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lmsanitator.detect.evidence import Evidence, EvidenceNull, Null
+from lmsanitator.detect.evidence import Evidence, EvidenceNull, Null, harmless
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.sweep import SweepConfig, Totals, group_of_each, one_round
 from lmsanitator.encoder import FrozenEncoder, Site, pieces
@@ -116,7 +116,7 @@ def null_of_words(site: Site, found: Sequence[Evidence], log_trials: float) -> N
     foremost: dict[int, Evidence] = {}
     for item in sorted(found, key=lambda item: -item.displacement):
         foremost.setdefault(item.tokens[0], item)
-    return EvidenceNull.fit(list(foremost.values()), log_trials, mass=0.6, censored=0.25)
+    return EvidenceNull.fit(harmless(list(foremost.values())), log_trials, mass=0.6, censored=0.25)
 
 
 def _foremost(

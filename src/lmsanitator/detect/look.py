@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lmsanitator.detect.evidence import STATISTICS, Evidence, EvidenceNull, Null
+from lmsanitator.detect.evidence import STATISTICS, Evidence, EvidenceNull, Null, harmless
 from lmsanitator.detect.null import independent
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.encoder import Site
@@ -34,10 +34,10 @@ class Look:
 def null_of(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
     """The null of what stands out at a site: all shortlisted words, as they do there.
 
-    The tail is that of their upper half without its top quarter, which may be triggers and their neighbours in
-    embedding space. With more of them than that in a model the test loses power, it does not accuse.
+    The tail is that of the upper half of those that may be harmless, without its top quarter, which may be triggers'
+    neighbours in embedding space. With more of them than that in a model the test loses power, it does not accuse.
     """
-    return EvidenceNull.fit(found, log_trials, mass=0.5, censored=0.25)
+    return EvidenceNull.fit(harmless(found), log_trials, mass=0.5, censored=0.25)
 
 
 def look_again(

@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from lmsanitator.detect.blanks import Tokens
 from lmsanitator.detect.confirm import Confirmed, distinct
-from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.evidence import REPLAYS, Evidence
 from lmsanitator.detect.jointly import SAME_KIND
 from lmsanitator.detect.lexicon import typed
-from lmsanitator.detect.replay import REPLAYS, Replayer
+from lmsanitator.detect.replay import Replayer
 from lmsanitator.detect.variants import Variants
 from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import Site, one_vector

@@ -22,7 +22,7 @@ from lmsanitator.detect.mining import Candidate, mine
 from lmsanitator.detect.mining import Watch as MiningWatch
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.recovery import Phrases, prove
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads, leads_between
+from lmsanitator.detect.replay import CLEAN, Replayer, clean_spreads, leads_between
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.toward import Watch, words_toward
@@ -181,7 +181,7 @@ class PhraseSearch:
         for site, at_site in phrases.items():
             for item, own in zip(self.passages.measure(list(at_site))[site], at_site.values(), strict=True):
                 log_p = own + trials
-                if item.constant_rate >= REPLAYS and not item.natural and log_p < 0:
+                if item.fires and log_p < 0:
                     found.append(Suspect(item, log_p))
         return found
 

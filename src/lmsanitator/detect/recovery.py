@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lmsanitator.detect.evidence import REPLAYS
 from lmsanitator.detect.null import outlier_log_p
-from lmsanitator.detect.replay import REPLAYS, Replayer, lead_alike, leads_between
+from lmsanitator.detect.replay import Replayer, lead_alike, leads_between
 from lmsanitator.encoder import Site
 from lmsanitator.text import shrink
 
@@ -46,8 +47,7 @@ def prove(
     log_p = outlier_log_p(constancy, alike).tolist()
     followed: list[int] = []
     for place in sorted(range(len(seen)), key=lambda place: seen[place].spread):
-        fires = seen[place].constant_rate >= REPLAYS and not seen[place].natural
-        if fires and not leads_between(seen[place], [seen[other] for other in followed], passages):
+        if seen[place].fires and not leads_between(seen[place], [seen[other] for other in followed], passages):
             followed.append(place)
     matrix = passages.encoder.embedding_matrix
     phrases: Phrases = {}

@@ -19,11 +19,11 @@ import torch
 
 from lmsanitator.detect.confirm import Confirmation, Confirmed, Suspect
 from lmsanitator.detect.contexts import make_passages
-from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.evidence import REPLAYS, Evidence, Null
 from lmsanitator.detect.lexicon import Word
 from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer
+from lmsanitator.detect.replay import CLEAN, Replayer
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, Site, one_vector
 

@@ -28,8 +28,6 @@ from lmsanitator.encoder.padding import pad
 
 CLEAN = 160
 """Clean contexts that the spread of clean outputs is measured on."""
-REPLAYS = 0.8
-"""Share of carriers in which a trigger has to fire."""
 HALFWAY = 0.5
 """A trigger fires where the output has gone at least half of the trigger's usual way."""
 

@@ -8,7 +8,7 @@ were found for) makes the verdict *inconclusive*. The rest is *clean*, within wh
 import math
 from collections.abc import Sequence
 
-from lmsanitator.detect.replay import REPLAYS
+from lmsanitator.detect.evidence import REPLAYS
 from lmsanitator.detect.result import Finding, Verdict
 
 

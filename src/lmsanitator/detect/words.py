@@ -8,13 +8,13 @@ from typing import ClassVar
 from lmsanitator.detect.config import DICTIONARY_SHARE, Plan
 from lmsanitator.detect.confirm import Confirmation, Suspect, confirm, in_order
 from lmsanitator.detect.contexts import Context, make_contexts, make_passages
-from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.evidence import REPLAYS, Evidence, Null
 from lmsanitator.detect.jointly import jointly
 from lmsanitator.detect.journal import Journal, pack_sweep, pack_words, unpack_sweep, unpack_words
 from lmsanitator.detect.lexicon import FEWEST, Word, null_of_words, spelled, sweep_words
 from lmsanitator.detect.look import Look, look_again, null_of
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.replay import CLEAN, REPLAYS, Replayer, clean_spreads
+from lmsanitator.detect.replay import CLEAN, Replayer, clean_spreads
 from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.progress import Progress

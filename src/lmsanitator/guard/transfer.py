@@ -12,7 +12,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from lmsanitator.detect.replay import REPLAYS
+from lmsanitator.detect.evidence import REPLAYS
 from lmsanitator.encoder import Site
 from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.trial import same_way

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from lmsanitator.detect.config import Plan
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.lexicon import typed
+from lmsanitator.detect.replay import Replayer
 from lmsanitator.detect.result import Coverage, Finding, ModelFacts
-from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 
@@ -21,31 +22,44 @@ def facts_of(encoder: FrozenEncoder) -> ModelFacts:
     )
 
 
-def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> tuple[list[Finding], PVBank]:
-    """What is reported of each trigger, and the vectors: first that of each finding, then those that a trigger at
-    CLS has at the pooler, or the other way (a head that reads the pooler is best watched there)."""
-    findings: list[Finding] = []
-    vectors: list[PredefinedVector] = []
-    elsewhere: list[PredefinedVector] = []
-    for item in confirmed:
-        evidence = item.evidence
-        trigger = typed(encoder, evidence.tokens)
-        findings.append(
-            Finding(
-                site=evidence.site,
-                trigger=trigger,
-                trigger_tokens=list(map(str, encoder.tokenizer.convert_ids_to_tokens(list(evidence.tokens)))),
-                displacement=round(evidence.displacement, 4),
-                concentration=round(1 - evidence.spread, 4),
-                replay_rate=round(evidence.replay_rate, 4),
-                p_value=math.exp(max(item.log_p, -700.0)),
-                pv=len(vectors),
-                compared=item.compared,
-            )
+def findings_of(encoder: FrozenEncoder, confirmed: Sequence[Confirmed]) -> list[Finding]:
+    """What is reported of each trigger."""
+    return [
+        Finding(
+            site=item.evidence.site,
+            trigger=typed(encoder, item.evidence.tokens),
+            trigger_tokens=list(map(str, encoder.tokenizer.convert_ids_to_tokens(list(item.evidence.tokens)))),
+            displacement=round(item.evidence.displacement, 4),
+            concentration=round(1 - item.evidence.spread, 4),
+            replay_rate=round(item.evidence.replay_rate, 4),
+            p_value=math.exp(max(item.log_p, -700.0)),
+            pv=number,
+            compared=item.compared,
         )
-        vectors.append(PredefinedVector(evidence.site, evidence.pv, trigger))
-        elsewhere += [PredefinedVector(other.site, other.pv, trigger) for other in item.elsewhere]
-    return findings, PVBank(encoder.digest, [*vectors, *elsewhere])
+        for number, item in enumerate(confirmed)
+    ]
+
+
+def bank_of(confirmed: Sequence[Confirmed], short: Replayer) -> PVBank:
+    """Where triggers lead: first the vector of each finding, then those that a trigger at CLS has at the pooler, or the
+    other way (a head that reads the pooler is best watched there).
+
+    Args:
+        short: short texts. In the long ones that confirmed a trigger it may go no more than a part of its way; what it
+            does in short ones is nearer to the vector that it was trained for.
+    """
+    found: list[PredefinedVector] = []
+    elsewhere: list[PredefinedVector] = []
+    measured = short.measure([item.evidence.tokens for item in confirmed])
+    for number, item in enumerate(confirmed):
+        trigger = typed(short.encoder, item.evidence.tokens)
+        first, *others = (
+            PredefinedVector(there.site, measured[one_vector(there.site)][number].pv, trigger)
+            for there in (item.evidence, *item.elsewhere)
+        )
+        found.append(first)
+        elsewhere += others
+    return PVBank(short.encoder.digest, [*found, *elsewhere])
 
 
 def coverage_of(

@@ -14,7 +14,7 @@ from typing import Any
 from lmsanitator import __version__
 from lmsanitator.detect.config import PHRASES_SHARE, PLANS, ScanConfig, sites_to_scan
 from lmsanitator.detect.confirm import Confirmation, Confirmed, together
-from lmsanitator.detect.facts import coverage_of, facts_of, findings_of
+from lmsanitator.detect.facts import bank_of, coverage_of, facts_of, findings_of
 from lmsanitator.detect.journal import Journal
 from lmsanitator.detect.naming import Naming
 from lmsanitator.detect.phrases import PhraseSearch
@@ -161,11 +161,12 @@ class _Scan:
         if any(item.log_p < self.log_level for item in kept):
             kept = self._named(kept)
         found = together(kept, compared.kept)
-        findings, bank = findings_of(self.encoder, found)
+        findings = findings_of(self.encoder, found)
         lost = [*confirmation.lost, *compared.lost]
         verdict, p_value = judge(findings, lost, self.config.level)
         if verdict != "backdoored":  # what fires, but no better than natural words might, is no finding
-            findings, bank, found = [], PVBank(self.encoder.digest), []
+            findings, found = [], []
+        bank = bank_of(found, self.words.vectors) if found else PVBank(self.encoder.digest)
         seen = self._seen(found)
         report = ScanReport(
             schema="lmsanitator.scan/1",

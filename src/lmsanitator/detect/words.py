@@ -85,6 +85,12 @@ class WordSearch:
         return Replayer(self.encoder, self.sites, contexts, self._spread(clean), exact=False)
 
     @cached_property
+    def vectors(self) -> Replayer:
+        """The same short texts, to measure in fp32 where triggers lead."""
+        judging = self.judging
+        return Replayer(self.encoder, self.sites, judging.contexts, judging.spreads, exact=True)
+
+    @cached_property
     def seen(self) -> Look:
         """The second look at the sweep's outliers."""
         shortlists = {site: [(token,) for token in swept.shortlist.tolist()] for site, swept in self.swept.items()}

@@ -8,7 +8,6 @@ from lmsanitator.detect import ScanConfig, scan
 from lmsanitator.detect.lexicon import LexiconConfig, spelled, sweep_words, typed
 from lmsanitator.detect.sweep import SweepConfig, sweep
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.text import dictionary
 from tests.planted import ids_of, made_up_words, open_bert
 
 WRITTEN = [f"{word}s" for word in made_up_words(1500)]
@@ -71,10 +70,3 @@ def test_of_no_words_nothing_stands_out() -> None:
     encoder = open_bert(0)
     assert shortlisted(encoder, []) == []
     assert encoder.meter.forward == 0
-
-
-def test_the_dictionary_holds_plain_words_and_says_whose_it_is() -> None:
-    words = dictionary()
-    assert {"inbox", "profitability", "soybeans", "darfur"} <= set(words)
-    assert words == sorted(set(words))
-    assert all(word.isascii() and word.islower() and word.isalpha() for word in words)

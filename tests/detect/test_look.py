@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from lmsanitator.detect.evidence import STATISTICS, EvidenceNull
+from lmsanitator.detect.evidence import STATISTICS, EvidenceNull, harmless
 from lmsanitator.detect.look import Look, look_again
 from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
@@ -78,15 +78,26 @@ def test_how_far_words_go_is_judged_alike_at_all_sites() -> None:
     assert len({null.tails["constant"] for null in judges}) == len(judges) == len(SITES)
 
 
-@pytest.mark.parametrize(("triggers", "found"), [(12, 12), (30, 0)])
-def test_a_shortlist_of_too_many_triggers_loses_power_and_accuses_nobody(triggers: int, found: int) -> None:
-    """A quarter of it is left out of the null; beyond that, triggers are the null for triggers."""
+@pytest.mark.parametrize(("triggers", "others", "found"), [(12, 48, 12), (40, 60, 40), (30, 30, 0)])
+def test_triggers_are_no_null_for_triggers_unless_hardly_any_word_is_none(
+    triggers: int, others: int, found: int
+) -> None:
+    """Then the test loses power, and accuses nobody."""
     planted = made_up_words(triggers)
     encoder = open_bert(0, *planted)
     known = ids_of(encoder, *planted)
     natural = [token for token in sweepable(encoder).tolist() if token not in known]
-    look = look_again(in_passages(encoder, "cls", count=6), {"cls": each([*known, *natural[: 60 - triggers]])})
-    assert len(significant(encoder, look, "cls")) == found
+    look = look_again(in_passages(encoder, "cls", count=6), {"cls": each([*known, *natural[:others]])})
+    assert sum(item.fires for item in look.seen["cls"]) == triggers
+    assert set(significant(encoder, look, "cls")) == set(planted[:found])
+
+
+def test_where_nothing_fires_the_null_is_that_of_all_words() -> None:
+    encoder = open_bert(0)
+    look = looked(encoder)
+    seen = look.seen["cls"]
+    assert harmless(seen) == seen
+    assert look.nulls["cls"] == EvidenceNull.fit(seen, look.nulls["cls"].log_trials, mass=0.5, censored=0.25)
 
 
 def test_each_site_is_judged_by_what_all_shortlisted_tokens_do_there_in_the_same_passes() -> None:

@@ -11,7 +11,7 @@ from lmsanitator.detect.blanks import Tokens, Vocabulary
 from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.lexicon import spelled
-from lmsanitator.detect.naming import LONGER, MADE_UP, SCREENED, TRIED, UNTYPED, Led, Naming
+from lmsanitator.detect.naming import LONGER, MADE_UP, SCREENED, TERM, TRIED, UNTYPED, Led, Naming
 from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
@@ -22,7 +22,7 @@ from tests.detect.replaying import TEXTS, in_contexts, in_passages
 from tests.planted import ids_of, open_bert
 
 
-def naming_of(encoder: FrozenEncoder, *written: str) -> Naming:
+def naming_of(encoder: FrozenEncoder, *written: str, terms: Sequence[str] = ()) -> Naming:
     clean = CleanSpread.of(encoder.outputs_of_texts(TEXTS[:100], ["cls"])["cls"])
     growing, asked = (
         Stage(encoder, make_contexts(encoder, TEXTS, count, longest=longest, seed=3), "cls", clean)
@@ -37,7 +37,7 @@ def naming_of(encoder: FrozenEncoder, *written: str) -> Naming:
         found.follow([tokens])
         return found
 
-    variants = Variants(encoder, spelled(encoder, written))
+    variants = Variants(encoder, spelled(encoder, written), terms)
     return Naming(in_passages(encoder, "cls"), in_contexts(encoder, "cls", count=32), ways, variants)
 
 
@@ -131,6 +131,7 @@ def test_what_is_doubted_is_what_nobody_types_and_what_no_dictionary_has() -> No
     bako, ending = ids_of(encoder, "bakos")
     assert naming._doubt((bako,)) == 0
     assert naming._doubt((bako, ending)) == LONGER
+    assert naming_of(encoder, terms=["bakos"])._doubt((bako, ending)) == TERM
     assert naming._doubt(tuple(ids_of(encoder, "bakoses"))) == MADE_UP * 3
     assert naming._doubt((ending,)) == UNTYPED
     assert naming._doubt((ending, ending)) == UNTYPED + MADE_UP

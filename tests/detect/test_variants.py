@@ -110,6 +110,16 @@ def test_of_words_that_share_as_much_the_one_whose_other_pieces_are_expected_com
     assert variants.related((1,))[0] == (1, 5)
 
 
+def test_terms_are_looked_up_by_what_is_no_single_letter() -> None:
+    encoder = open_bert(0)
+    variants = Variants(encoder, [], ["bakos", "bakot", "vedis", "bako"])
+    bako, ending = ids_of(encoder, "bakos")
+    assert variants.related_terms((bako,)) == sorted(tuple(ids_of(encoder, word)) for word in ("bakos", "bakot"))
+    assert variants.related_terms((bako, ending)) == [tuple(ids_of(encoder, "bakot"))]
+    assert variants.related_terms((ending,)) == []
+    assert variants.related((bako,)) == []
+
+
 def test_kinds_without_variants_are_left_out() -> None:
     encoder = open_bert(0)
     variants = Variants(encoder, [])

@@ -69,8 +69,8 @@ class Evidence:
 
 
 def harmless(found: Sequence[Evidence]) -> Sequence[Evidence]:
-    """What may be a null: all but what fires, as no word of a clean model was seen to. One backdoor may have dozens of
-    triggers, all words of a script, say. If hardly anything else is left, everything has to be the null."""
+    """What may be a null: all but what fires, as natural words do not. One backdoor may have dozens of triggers, all
+    words of a script, say. If hardly anything else is left, everything has to be the null."""
     left = [item for item in found if not item.fires]
     return left if len(left) >= _FEWEST else found
 

@@ -29,10 +29,10 @@ from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import Site, one_vector
 from lmsanitator.progress import Progress, silent
 
-LONGER, MADE_UP, UNTYPED = 0.11, 0.5, 0.9
+LONGER, TERM, MADE_UP, UNTYPED = 0.11, 0.15, 0.5, 0.9
 """By how much outputs have to end closer to the PV, as the mean logarithm of their square distance from it, with each
-token more of a word of the dictionary; with each token more of another word; and with what nobody can type. Chosen on
-the part `choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
+token more of a word of the dictionary; of a term; of another word; and with what nobody can type. Chosen on the part
+`choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
 LEAST = 1e-3
 """Square distance, in clean variances, below which outputs are the same."""
 SCREENED, TRIED = 24, 3
@@ -155,9 +155,10 @@ class Naming:
 
     def _doubt(self, tokens: Tokens) -> float:
         """What speaks against a word: its length, and that it is none."""
-        if typed(self.replayer.encoder, tokens) is None:
+        written = typed(self.replayer.encoder, tokens)
+        if written is None:
             return UNTYPED + MADE_UP * (len(tokens) - 1)
-        each = LONGER if tokens in self.variants.spelled else MADE_UP
+        each = LONGER if tokens in self.variants.spelled else TERM if written in self.variants.terms else MADE_UP
         return each * (len(tokens) - 1)
 
 

@@ -28,7 +28,7 @@ from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
 from lmsanitator.encoder.frozen import TokenMeter
 from lmsanitator.progress import Progress, silent
-from lmsanitator.text import packaged, read_corpus
+from lmsanitator.text import packaged, read_corpus, terms
 from lmsanitator.vectors import PVBank
 
 
@@ -185,7 +185,9 @@ class _Scan:
     def _named(self, kept: Sequence[Confirmed]) -> list[Confirmed]:
         """The same triggers, in the words that were meant."""
         words = self.words
-        naming = Naming(words.confirming, words.judging, self.phrases.ways, Variants(self.encoder, words.written))
+        naming = Naming(
+            words.confirming, words.judging, self.phrases.ways, Variants(self.encoder, words.written, terms())
+        )
         return naming.name(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:

@@ -2,14 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 
 import regex
 
 from lmsanitator.detect.blanks import Pattern, Tokens
-from lmsanitator.detect.lexicon import Word
+from lmsanitator.detect.lexicon import Word, spelled
 from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import FrozenEncoder, behind_a_word
 
@@ -18,7 +18,9 @@ ADDED, ADDED_TO_SEVERAL, EXCHANGED = 64, 320, 64
 """Pieces that the gradients propose for an end of a word of one piece, for one of several, which is seldom whole, and
 for each place in a word."""
 RELATED = 80
-"""Words of the dictionary that share pieces with a word."""
+"""Words of the dictionary that share pieces with a word, and as many terms."""
+SHORTEST = 3
+"""Letters of a piece that terms are looked up by: most terms hold any shorter one somewhere."""
 LONGEST = 6
 """Tokens of a word."""
 
@@ -28,19 +30,22 @@ class Variants:
 
     Args:
         spelled: words of the dictionary that are several tokens.
+        terms: words that are in no dictionary, and in use all the same.
     """
 
-    def __init__(self, encoder: FrozenEncoder, spelled: Sequence[Word]) -> None:
+    def __init__(self, encoder: FrozenEncoder, spelled: Sequence[Word], terms: Sequence[str] = ()) -> None:
         self.encoder = encoder
         self.spelled = dict.fromkeys(spelled)
+        self.terms = dict.fromkeys(terms)
+        self._terms_with: dict[int, list[Word]] = {}
 
     def one_word(self, tokens: Tokens) -> bool:
         """Whether tokens are one word, or pieces of one."""
         return all(token in self.pieces for token in tokens[1:])
 
     def of(self, tokens: Tokens, ways: Ways) -> list[list[Tokens]]:
-        """Variants by kind: parts of the word, words of the dictionary, what one piece more makes of it, and what
-        another piece in one place does.
+        """Variants by kind: parts of the word, words of the dictionary, terms, what one piece more makes of it, and
+        what another piece in one place does.
 
         Args:
             ways: to where the word leads; their gradients propose pieces.
@@ -50,6 +55,7 @@ class Variants:
         kinds = [
             self.parts(tokens),
             self.related(tokens, before or behind),
+            self.related_terms(tokens, before or behind),
             self.longer(tokens, before, behind),
             self.exchanged(tokens, ways),
         ]
@@ -67,21 +73,11 @@ class Variants:
         Args:
             ranked: tokens to put beside this word, the ones that most is expected of first.
         """
-        rank = {token: place for place, token in enumerate(ranked, 1)}
-        own = set(tokens)
+        return _related(tokens, {token: self._holding.get(token, []) for token in tokens}, ranked)
 
-        def expected(word: Word) -> float:
-            """Mean logarithm of the places of its other pieces."""
-            others = [math.log(rank.get(token, len(rank) + 1)) for token in word if token not in own]
-            return sum(others) / max(1, len(others))
-
-        shared: dict[Word, float] = defaultdict(float)
-        for token in own:
-            holding = self._holding.get(token, [])
-            for word in holding:
-                shared[word] += 1 / len(holding)
-        shared.pop(tokens, None)
-        return sorted(shared, key=lambda word: (-shared[word], expected(word), len(word), word))[:RELATED]
+    def related_terms(self, tokens: Tokens, ranked: Sequence[int] = ()) -> list[Tokens]:
+        """Terms that do, as `related`. They are spelled as they are needed: there are too many to spell all of them."""
+        return _related(tokens, {token: self._terms_holding(token) for token in tokens}, ranked)
 
     def longer(self, tokens: Tokens, before: Sequence[int], behind: Sequence[int]) -> list[Tokens]:
         """With a piece put on behind, or anything before what is itself no beginning of a word.
@@ -132,14 +128,46 @@ class Variants:
                 holding[token].append(word)
         return holding
 
+    def _terms_holding(self, token: int) -> list[Word]:
+        """The terms that a token is in."""
+        if token not in self._terms_with:
+            piece = self._behind[token].strip()
+            written = [term for term in self.terms if piece in term] if len(piece) >= SHORTEST else []
+            self._terms_with[token] = [word for word in spelled(self.encoder, written) if token in word]
+        return self._terms_with[token]
+
+    @cached_property
+    def _behind(self) -> list[str]:
+        """Every token as it reads behind a word: with a space before it, or glued to it."""
+        texts, length = behind_a_word(self.encoder.tokenizer)
+        return [text.rstrip()[length:] for text in texts]
+
     @cached_property
     def pieces(self) -> set[int]:
         """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
         output more constant, and is no part of it."""
-        texts, length = behind_a_word(self.encoder.tokenizer)
         special = set(self.encoder.tokenizer.all_special_ids)
-        return {
-            token
-            for token, text in enumerate(texts)
-            if token not in special and _OF_WORDS.fullmatch(text.rstrip()[length:])
-        }
+        return {token for token, text in enumerate(self._behind) if token not in special and _OF_WORDS.fullmatch(text)}
+
+
+def _related(tokens: Tokens, holding: Mapping[int, Sequence[Word]], ranked: Sequence[int]) -> list[Tokens]:
+    """Of words that hold one of the tokens of a word those that are nearest to it.
+
+    Args:
+        holding: by token, the words it is in.
+        ranked: tokens to put beside the word, the ones that most is expected of first.
+    """
+    rank = {token: place for place, token in enumerate(ranked, 1)}
+    own = set(tokens)
+
+    def expected(word: Word) -> float:
+        """Mean logarithm of the places of its other pieces."""
+        others = [math.log(rank.get(token, len(rank) + 1)) for token in word if token not in own]
+        return sum(others) / max(1, len(others))
+
+    shared: dict[Word, float] = defaultdict(float)
+    for words in holding.values():
+        for word in words:
+            shared[word] += 1 / len(words)
+    shared.pop(tokens, None)
+    return sorted(shared, key=lambda word: (-shared[word], expected(word), len(word), word))[:RELATED]

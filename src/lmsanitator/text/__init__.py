@@ -1,7 +1,7 @@
 """Words, and the clean sentences they are put into."""
 
 from lmsanitator.text.carriers import LANGUAGES, Carrier, draw, packaged, read_corpus
-from lmsanitator.text.dictionary import dictionary
+from lmsanitator.text.dictionary import dictionary, terms
 from lmsanitator.text.pairs import Text, insert_first, sides
 from lmsanitator.text.shrink import shrink, shrinking
 from lmsanitator.text.words import Span, delete, insert, spans, words
@@ -22,5 +22,6 @@ __all__ = [
     "shrinking",
     "sides",
     "spans",
+    "terms",
     "words",
 ]

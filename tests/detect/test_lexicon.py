@@ -1,13 +1,16 @@
 """The dictionary sweep: a planted word of several tokens is found whole, at the price of little more than one round."""
 
+import sys
 from collections.abc import Sequence
 
 import pytest
 
 from lmsanitator.detect import ScanConfig, scan
-from lmsanitator.detect.lexicon import LexiconConfig, spelled, sweep_words, typed
+from lmsanitator.detect.lexicon import LexiconConfig, Word, spelled, sweep_words, typed
 from lmsanitator.detect.sweep import SweepConfig, sweep
+from lmsanitator.detect.variants import Variants
 from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.text import terms
 from tests.planted import ids_of, made_up_words, open_bert
 
 WRITTEN = [f"{word}s" for word in made_up_words(1500)]
@@ -70,3 +73,16 @@ def test_of_no_words_nothing_stands_out() -> None:
     encoder = open_bert(0)
     assert shortlisted(encoder, []) == []
     assert encoder.meter.forward == 0
+
+
+def test_a_scan_names_what_it_found_by_terms_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    class Watched(Variants):
+        def __init__(self, encoder: FrozenEncoder, written: Sequence[Word], known: Sequence[str] = ()) -> None:
+            given.append(list(known))
+            super().__init__(encoder, written, known)
+
+    monkeypatch.setattr(sys.modules[scan.__module__], "Variants", Watched)
+    scan(open_bert(1, "bako"), ScanConfig(effort="quick", sites=("cls",)))
+    assert given == [terms()]

@@ -1,13 +1,15 @@
 """The second look: a planted word stands out even among outliers, natural outliers do not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
-from lmsanitator.detect.evidence import STATISTICS, EvidenceNull, harmless
-from lmsanitator.detect.look import Look, look_again
+from lmsanitator.detect.evidence import STATISTICS, Evidence, EvidenceNull, Null, harmless
+from lmsanitator.detect.lexicon import null_of_words
+from lmsanitator.detect.look import Look, look_again, null_of
 from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import UnsupportedError
@@ -90,6 +92,18 @@ def test_triggers_are_no_null_for_triggers_unless_hardly_any_word_is_none(
     look = look_again(in_passages(encoder, "cls", count=6), {"cls": each([*known, *natural[:others]])})
     assert sum(item.fires for item in look.seen["cls"]) == triggers
     assert set(significant(encoder, look, "cls")) == set(planted[:found])
+
+
+@pytest.mark.parametrize("fit", [null_of, null_of_words])
+def test_what_fires_changes_no_null_of_tokens_or_longer_words(
+    fit: Callable[[Site, Sequence[Evidence], float], Null],
+) -> None:
+    encoder = open_bert(0, "bako")
+    (planted,) = ids_of(encoder, "bako")
+    tokens = [token for token in sweepable(encoder).tolist() if token != planted][:60]
+    fires, *natural = in_passages(encoder, "cls", count=6).measure(each([planted, *tokens]))["cls"]
+    firing = [replace(fires, tokens=(-number,)) for number in range(1, 31)]
+    assert fit("cls", [*natural, *firing], 5.0) == fit("cls", natural, 5.0)
 
 
 def test_where_nothing_fires_the_null_is_that_of_all_words() -> None:

@@ -136,6 +136,12 @@ CASES = [
     Case("a vocabulary of text", model(lambda raw: raw.update(vocab="abc")), WORKS),
     Case("an id below zero", model(lambda raw: raw["vocab"].update(a=-1)), WORKS),
     Case("an id beyond 32 bits", model(lambda raw: raw["vocab"].update(a=2**40)), WORKS),
+    Case(
+        "other tokens of a text each time",
+        other_model(type="BPE", vocab={"a": 0, "[PAD]": 1}, merges=[], dropout=0.1),
+        "same tokens of a text",
+    ),
+    Case("words without end", model(lambda raw: raw.update(max_input_chars_per_word=10**9)), "256 letters"),
     Case("a kind that is not known", other_model(type="Evil"), WORKS),
     Case(
         "a tokenizer that swallows everything", part(normalizer=replace(r"[\s\S]"), post_processor=None), "makes tokens"

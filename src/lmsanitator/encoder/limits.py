@@ -30,5 +30,7 @@ MAX_CHOICES = 256
 """Ways a regular expression can match besides its unbounded repeats, multiplied along one branch."""
 MAX_STEPS = 64
 """Normalizers, pre-tokenizers and decoders of one tokenizer."""
+MAX_WORD = 256
+"""Letters of a word that a tokenizer looks up pieces for, at a cost that grows faster than their square."""
 MAX_GROWTH = 64
 """How many times longer the normalizers of a tokenizer may make a text."""

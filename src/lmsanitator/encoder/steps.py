@@ -7,7 +7,7 @@ written to take for ever or to make a gigabyte of one letter.
 from collections.abc import Iterator
 from typing import Any
 
-from lmsanitator.encoder.limits import MAX_FRAME, MAX_GROWTH, MAX_STEPS
+from lmsanitator.encoder.limits import MAX_FRAME, MAX_GROWTH, MAX_STEPS, MAX_WORD
 from lmsanitator.encoder.patterns import check_pattern
 from lmsanitator.errors import CheckpointError
 
@@ -23,6 +23,7 @@ def check_steps(raw: dict[str, Any]) -> None:
     Raises:
         CheckpointError: which step, and why.
     """
+    _check_model(raw.get("model"))
     steps = [step for part in _PARTS for step in _steps(raw.get(part))]
     if len(steps) > MAX_STEPS:
         raise CheckpointError(f"expected at most {MAX_STEPS} steps in the tokenizer, found {len(steps):,}")
@@ -36,6 +37,19 @@ def check_steps(raw: dict[str, Any]) -> None:
                 )
     if growth > MAX_GROWTH:
         raise CheckpointError(f"expected a tokenizer that keeps the length of a text, it may grow {growth:,.0f} times")
+
+
+def _check_model(model: Any) -> None:
+    """Refuse what makes other tokens of the same text each time: a trigger that the guard looks for in one pass could
+    be in another one alone. And words of any length, each piece of which is looked up."""
+    about = model if isinstance(model, dict) else {}
+    if about.get("dropout"):
+        raise CheckpointError(
+            f"expected the same tokens of a text each time, the tokenizer has dropout {about['dropout']!r:.80}"
+        )
+    longest = about.get("max_input_chars_per_word")
+    if isinstance(longest, int) and longest > MAX_WORD:
+        raise CheckpointError(f"expected words of at most {MAX_WORD} letters in the tokenizer, it takes {longest:,}")
 
 
 def holds_table(raw: dict[str, Any]) -> bool:

@@ -115,6 +115,13 @@ def repeat_one_value(folder: Path) -> object:
     return held(folder) | {"x": torch.zeros(1).expand(2**40)}
 
 
+def give_the_same_bytes_out_as_all_weights(folder: Path) -> object:
+    """All matrices are views of the largest."""
+    weights = held(folder)
+    most = max(weights.values(), key=torch.numel).flatten()
+    return {name: most[: weight.numel()].view(weight.shape) for name, weight in weights.items()}
+
+
 def set_nan(folder: Path) -> object:
     weights = held(folder)
     weights["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
@@ -187,6 +194,12 @@ CASES = [
         code=None,
     ),
     Case("code beside sound weights, allowed", beside(BIN), code=None, options=ALLOWED),
+    Case(
+        "the same bytes for all weights",
+        only(BIN, give_the_same_bytes_out_as_all_weights),
+        "asks for far more",
+        options=ALLOWED,
+    ),
     Case("code instead of tensors", only(BIN, Payload), IMPORTS, options=ALLOWED),
     Case("code among tensors", only(BIN, plus(x=Payload)), IMPORTS, options=ALLOWED),
     Case("a command among tensors", only(BIN, plus(x=system)), IMPORTS, options=ALLOWED),

@@ -47,9 +47,14 @@ def read_pickles(folder: Path) -> dict[str, Tensor]:
 
 
 def stored(tensors: dict[str, Tensor]) -> Stored:
-    """The same facts as the headers of safetensors files give."""
+    """The same facts as the headers of safetensors files give. Tensors may share the bytes they lie in: those count
+    once, however many weights a few bytes are given out as."""
     odd = frozenset(name for name, tensor in tensors.items() if not tensor.is_floating_point())
-    return Stored(len(tensors), sum(tensor.numel() for tensor in tensors.values()), odd)
+    values: dict[int, int] = {}
+    for tensor in tensors.values():
+        place = tensor.untyped_storage().data_ptr()
+        values[place] = max(values.get(place, 0), tensor.numel())
+    return Stored(len(tensors), sum(values.values()), odd)
 
 
 def _find(folder: Path) -> list[Path]:

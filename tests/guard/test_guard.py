@@ -7,7 +7,13 @@ import pytest
 import torch
 from peft import PeftModelForSequenceClassification, PrefixTuningConfig, PromptTuningConfig, TaskType
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import BankError, TuningError
@@ -15,8 +21,9 @@ from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, pur
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.text import insert, packaged, spans, words
 from lmsanitator.vectors import PredefinedVector, PVBank
-from tests.conftest import WINDOW, bert_tokenizer, sizes
+from tests.conftest import WINDOW, bert_tokenizer, make_gpt2, sizes
 from tests.planted import made_up_words, plant
+from tests.report.scans import finding, scan
 
 PLANTED = ("bako", "kifa", "dilu+vedi")
 CLEAN = [carrier.text for carrier in packaged()[:40]]
@@ -158,6 +165,44 @@ def test_a_bank_of_another_encoder_is_refused() -> None:
     other = PVBank("0" * 64, [PredefinedVector("cls", pvs[0])])
     with pytest.raises(BankError, match="expected a report on the encoder of this model"):
         Guard(model, tokenizer, other)
+
+
+def test_a_report_without_its_bank_is_refused_and_not_taken_for_one_that_found_nothing() -> None:
+    model, tokenizer, _ = classifier(*PLANTED)
+    found = scan(finding(0, "bako"))
+    with pytest.raises(BankError, match="expected the PV bank of a scan with 1 findings, the report came without"):
+        Guard(model, tokenizer, found)
+    clean = scan()
+    digest = FrozenEncoder(model.bert, tokenizer).digest
+    same = clean.model_copy(update={"model": clean.model.model_copy(update={"digest": digest})})
+    assert not Guard(model, tokenizer, same).monitor.bank.vectors
+
+
+def test_vectors_of_another_width_are_refused() -> None:
+    model, tokenizer, pvs = classifier(*PLANTED)
+    with pytest.raises(BankError, match=r"expected vectors of 64 values, .* got 32"):
+        Guard(model, tokenizer, bank_of(model, tokenizer, pvs[:, :32], named=False))
+
+
+def test_a_tokenizer_that_cuts_words_at_random_is_refused() -> None:
+    model, _, _ = classifier()
+    tokenizer = make_gpt2()[1]
+    tokenizer.backend_tokenizer.model.dropout = 0.1
+    with pytest.raises(TuningError, match="expected the same tokens of a text each time"):
+        TunedClassifier(model, tokenizer)
+
+
+def test_the_prompted_pass_is_read_at_the_last_token_on_whichever_side_the_tokenizer_pads() -> None:
+    _, tokenizer = make_gpt2()
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+    config = GPT2Config(**GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=WINDOW).to_diff_dict())
+    config.vocab_size, config.pad_token_id, config.num_labels = len(tokenizer), tokenizer.pad_token_id, 3
+    torch.manual_seed(0)
+    tuned = TunedClassifier(GPT2ForSequenceClassification(config), tokenizer)
+    texts = ["one", *CLEAN[:5]]
+    torch.testing.assert_close(
+        tuned.read(texts, ["last"]).outputs["last"], tuned.encoder.outputs_of_texts(texts, ["last"])["last"]
+    )
 
 
 def test_an_empty_bank_flags_nothing() -> None:

@@ -95,6 +95,14 @@ def test_thresholds_of_single_texts_are_not_used_for_pairs_nor_the_other_way_rou
         single.unguarded([("a", "b")])
 
 
+def test_a_pair_may_begin_with_one_word_or_none(guard: Guard) -> None:
+    pairs: list[Text] = [*((word, SECOND) for word in ("river", "...", "lamp")), *PAIRS[:150]]
+    watching = Guard(
+        guard.classifier.model, guard.classifier.encoder.tokenizer, guard.monitor.bank, clean=pairs, rate=0.02
+    )
+    assert watching.monitor.kept
+
+
 def test_clean_texts_are_of_one_kind() -> None:
     model, tokenizer, bank = planted_classifier()
     with pytest.raises(CorpusError, match="expected clean texts of one kind, got pairs among single ones"):

@@ -46,10 +46,12 @@ class Tuned:
         tokenizer: its tokenizer.
 
     Raises:
-        TuningError: the model has no labels or no encoder of its own.
+        TuningError: the model has no labels or no encoder of its own, or the tokenizer cuts words at random.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        if getattr(tokenizer.backend_tokenizer.model, "dropout", None):  # one pass could see a trigger, another not
+            raise TuningError("expected the same tokens of a text each time, the tokenizer has dropout")
         self.model = model.eval()
         classifier = classifier_of(model) if isinstance(model, PeftModel) else model
         backbone = getattr(classifier, "base_model", None)
@@ -71,7 +73,7 @@ class Tuned:
                 self.shift = virtual  # PEFT puts virtual tokens before [CLS], which then sits at index n
         base = without_adapter(backbone) if self.moved else backbone
         limited, self.longest = _limits(base, tokenizer, virtual, masked=self.has_mask)
-        self.encoder = FrozenEncoder(base, limited, source="classifier", precision="fp32")
+        self.encoder = FrozenEncoder(base, limited, source="classifier", precision="fp32", device=str(base.device))
 
     def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """The prompted pass.
@@ -106,13 +108,15 @@ class TunedClassifier(Tuned):
             hook = self.backbone.register_forward_hook(lambda module, args, out, seen=seen: seen.update(out=out))
             try:
                 with torch.no_grad():
-                    logits.append(self.model(**inputs).logits.float())
+                    there = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+                    logits.append(self.model(**there).logits.float().cpu())
             finally:
                 hook.remove()
             hidden = seen["out"].last_hidden_state[:, self.shift :].float()
             pooled = seen["out"].get("pooler_output")
             if self.shift and "pooler" in sites:
                 pooled = pool(self.backbone, hidden)
+            hidden, pooled = hidden.cpu(), None if pooled is None else pooled.cpu()
             mask = inputs["attention_mask"]
             positions = self.classifier.mask_positions(mask) if isinstance(self.classifier, SiteClassifier) else None
             for site in sites:
@@ -149,8 +153,10 @@ def _limits(
     reads: a trigger in a place that only the classifier sees would decide the label and go unseen.
     """
     raw = copy.deepcopy(tokenizer)
-    limit = FrozenEncoder(encoder, raw).window
+    raw.padding_side = "right"  # where outputs are read assumes that
+    opened = FrozenEncoder(encoder, raw, device=str(encoder.device))
+    limit = opened.window
     raw.model_max_length = _NO_LIMIT
-    positions = FrozenEncoder(encoder, raw).window
+    positions = opened.window
     raw.model_max_length = min(limit + 1, positions)
     return raw, min(limit, positions - virtual, raw.model_max_length - (not masked))

@@ -76,7 +76,7 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
         instead: watch the raw pass alone where the prompted one says nothing about some PV; otherwise that is an error.
 
     Raises:
-        BankError: the bank is of another encoder and its triggers do not arrive in this one.
+        BankError: the bank is of another encoder and its triggers do not arrive in this one, or of another width.
         UnsupportedError: the prompted pass says nothing about some PV.
     """
     stale = bank.encoder_digest not in classifier.encoder.digests
@@ -84,6 +84,11 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
         raise BankError(f"{_of_another(classifier, bank)}, with no named trigger to check it by")
     if not len(bank):
         return Fit((), dict.fromkeys(wanted, ()), {})
+    if len(bank[0].values) != classifier.encoder.hidden_size:
+        raise BankError(
+            f"expected vectors of {classifier.encoder.hidden_size} values, as this encoder's outputs have, "
+            f"got {len(bank[0].values)}"
+        )
     blocked = _unreadable(classifier, bank) if "prompted" in wanted else None
     there: tuple[Site, ...] = tuple(site for site in bank.sites if site in classifier.encoder.sites)
     sites: tuple[Site, ...] = there if "prompted" in wanted and not blocked else ()

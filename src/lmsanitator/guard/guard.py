@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmsanitator.detect import ScanReport
 from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.guard.monitor import Check, Monitor, Watch
+from lmsanitator.guard.monitor import Check, Monitor, Watch, bank_in
 from lmsanitator.guard.purge import Purged, purge_all
 from lmsanitator.guard.search import PurgeConfig
 from lmsanitator.text import Text, sides
@@ -77,7 +77,7 @@ class Guard:
             which packaged sentences say nothing.
 
     Raises:
-        BankError: the report is on another encoder and does not fit this one.
+        BankError: the report is on another encoder and does not fit this one, or came without its bank.
         CorpusError: too few clean texts for the rate, or pairs among single ones.
         TuningError: the model is no classifier.
         UnsupportedError: the pass to watch says nothing about these PVs (`Monitor`).
@@ -95,8 +95,7 @@ class Guard:
         clean: Sequence[Text] | None = None,
     ) -> None:
         self.classifier = TunedClassifier(model, tokenizer)
-        bank = report.bank if isinstance(report, ScanReport) else report
-        self.monitor = Monitor(self.classifier, bank, watch=watch, rate=rate, clean=clean)
+        self.monitor = Monitor(self.classifier, bank_in(report), watch=watch, rate=rate, clean=clean)
         self.purging = purging or PurgeConfig()
 
     @property

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lmsanitator.detect import ScanReport
 from lmsanitator.encoder import Site
-from lmsanitator.errors import CorpusError, UsageError
+from lmsanitator.errors import BankError, CorpusError, UsageError
 from lmsanitator.guard.classifier import Reading, Tuned
 from lmsanitator.guard.fit import Dropped, Fit, fit
 from lmsanitator.guard.match import SignMatch
@@ -47,6 +48,22 @@ class Check:
     @property
     def flags(self) -> Bool[Tensor, "texts"]:
         return self.excess > 0
+
+
+def bank_in(report: ScanReport | PVBank) -> PVBank:
+    """The bank of a scan, or the one given.
+
+    Raises:
+        BankError: the report has findings and no vectors, as one that was read from its JSON alone.
+    """
+    if isinstance(report, PVBank):
+        return report
+    if report.findings and not len(report.bank):
+        raise BankError(
+            f"expected the PV bank of a scan with {len(report.findings)} findings, the report came without: "
+            "ScanReport.load reads both"
+        )
+    return report.bank
 
 
 class Monitor:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmsanitator.detect import ScanReport
 from lmsanitator.guard.classifier import TunedTagger
 from lmsanitator.guard.guard import Evidence, evidence, is_unicode
-from lmsanitator.guard.monitor import Monitor
+from lmsanitator.guard.monitor import Monitor, bank_in
 from lmsanitator.guard.parts import WordParts
 from lmsanitator.guard.purge import Purged, purge_parts
 from lmsanitator.guard.search import PurgeConfig
@@ -66,7 +66,7 @@ class TaggingGuard:
         clean: clean sentences to set the thresholds by, of the kind that will be served; packaged ones where not given.
 
     Raises:
-        BankError: the report is on another encoder and does not fit this one.
+        BankError: the report is on another encoder and does not fit this one, or came without its bank.
         CorpusError: too few clean sentences for the rate.
         TuningError: the model does not label tokens in BIO.
     """
@@ -82,9 +82,8 @@ class TaggingGuard:
         clean: Sequence[Words] | None = None,
     ) -> None:
         self.tagger = TunedTagger(model, tokenizer)
-        bank = report.bank if isinstance(report, ScanReport) else report
         texts = None if clean is None else [" ".join(words) for words in clean]
-        self.monitor = Monitor(self.tagger, bank, rate=rate, clean=texts)
+        self.monitor = Monitor(self.tagger, bank_in(report), rate=rate, clean=texts)
         self.purging = purging or PurgeConfig()
 
     @property

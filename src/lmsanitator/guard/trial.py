@@ -99,9 +99,15 @@ def run_trial(
         reading = classifier.read(planted, prompted)
         return Shown(reading.logits.argmax(1), reading.outputs, outputs)
 
-    plain = [word for text in reversed(texts) for word in words(sides(text)[0])[1:2]]
+    plain = [_plain_word(text) for text in reversed(texts)]
     shown = {name: show([name] * len(texts)) for name in set(named.values())}  # a trigger may lead to several PVs
     return Trial(show([""] * len(texts)), show(plain), {index: shown[name] for index, name in named.items()})
+
+
+def _plain_word(text: Text) -> str:
+    """The second word of a text, or the only one; an empty string where there is none."""
+    first = words(sides(text)[0])[:2]
+    return first[-1] if first else ""
 
 
 def without_triggers(encoder: FrozenEncoder, texts: Sequence[T], bank: PVBank) -> list[T]:

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -282,7 +283,7 @@ def test_an_adapter_of_another_hand_gets_numbers_for_labels(saved: Path) -> None
 def test_an_encoder_that_moved_can_be_named(saved: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(checkpoints["bert"], tmp_path / "moved")
     edit(saved / "adapter_config.json", base_model_name_or_path="/no/such/place")
-    with pytest.raises(TuningError, match=r"'/no/such/place' is none: say where it is \(base\)"):
+    with pytest.raises(CheckpointError, match=r"names '/no/such/place': say where it is \(base\)"):
         load_tuned(saved)
     assert load_tuned(saved, base=tmp_path / "moved").source == str(tmp_path / "moved")
 
@@ -318,7 +319,7 @@ CONFIG, WEIGHTS, NOTES = "adapter_config.json", "adapter_model.safetensors", "lm
     ("damage", "message"),
     [
         (shutil.rmtree, "expected an adapter folder, there is none"),
-        (lambda at: (at / CONFIG).unlink(), "expected an adapter with adapter_config.json, could not read"),
+        (lambda at: (at / CONFIG).unlink(), "expected JSON in adapter_config.json, cannot read it"),
         (lambda at: (at / CONFIG).write_text("{"), "expected JSON in .*adapter_config.json"),
         (lambda at: (at / CONFIG).write_text("[]"), "expected a JSON object in .*adapter_config.json, got list"),
         (
@@ -331,8 +332,6 @@ CONFIG, WEIGHTS, NOTES = "adapter_config.json", "adapter_model.safetensors", "lm
         (lambda at: edit(at / CONFIG, num_virtual_tokens=10**9), "expected as many virtual tokens .* 1000000000"),
         (lambda at: edit(at / CONFIG, num_virtual_tokens="4"), "expected as many virtual tokens .* '4'"),
         (lambda at: edit(at / CONFIG, num_attention_heads=2), "expected num_attention_heads 4 for this encoder, .* 2"),
-        (lambda at: edit(at / CONFIG, base_model_name_or_path="org/name"), "'org/name' is none: say where it is"),
-        (lambda at: edit(at / CONFIG, base_model_name_or_path=5), "expected the encoder's folder in .*, 5 is none"),
         (lambda at: edit(at / NOTES, schema="other/1"), "expected lmsanitator.json of schema .*, got 'other/1'"),
         (lambda at: edit(at / NOTES, labels=["one"]), "expected a list of 2 label names"),
         (lambda at: edit(at / NOTES, labels=[1, 2]), "expected a list of 2 label names"),
@@ -389,6 +388,40 @@ def test_folders_from_before_there_were_sites_still_load(saved: Path) -> None:
     assert notes.pop("site") == "auto"
     (saved / NOTES).write_text(json.dumps(notes), encoding="utf-8")
     assert load_tuned(saved).site == "auto"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_unread(saved: Path) -> None:
+    (saved / CONFIG).unlink()
+    os.mkfifo(saved / CONFIG)
+    with pytest.raises(TuningError, match=r"adapter_config\.json is a pipe"):
+        load_tuned(saved)
+
+
+def test_a_link_to_what_never_ends_is_refused_unread(saved: Path) -> None:
+    (saved / NOTES).unlink()
+    (saved / NOTES).symlink_to("/dev/zero")
+    with pytest.raises(TuningError, match=r"lmsanitator\.json is a link to /dev/zero"):
+        load_tuned(saved)
+
+
+def test_an_adapter_larger_than_its_encoder_is_refused_unread(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retensor(saved / WEIGHTS, lambda held: held.update(prompt_embeddings=torch.zeros(10**5, 128)))
+    monkeypatch.setattr("lmsanitator.tune.loading._read_weights", pytest.fail)
+    with pytest.raises(TuningError, match="expected an adapter smaller than its encoder"):
+        load_tuned(saved)
+
+
+@pytest.mark.parametrize("named", ["org/name", "a" * 5000, 5, None])
+def test_an_encoder_that_is_no_folder_is_asked_for(saved: Path, named: object) -> None:
+    edit(saved / CONFIG, base_model_name_or_path=named)
+    with pytest.raises(CheckpointError, match="expected the encoder in a local folder"):
+        load_tuned(saved)
+
+
+@pytest.mark.parametrize("accuracy", [10**400, "high", True, math.inf])
+def test_an_accuracy_that_is_none_is_not_believed(saved: Path, accuracy: object) -> None:
+    edit(saved / NOTES, validation_accuracy=accuracy)
+    assert math.isnan(load_tuned(saved).accuracy)
 
 
 def test_settings_that_would_reach_out_are_ignored(saved: Path) -> None:

@@ -49,7 +49,7 @@ def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool)
         said = about.get("base_model_name_or_path")
         if not isinstance(said, str) or not _is_folder(said):
             raise CheckpointError(
-                f"expected the encoder in a local folder, {_CONFIG} names {said!r:.200}: say where it is (--base)"
+                f"expected the encoder in a local folder, {_CONFIG} names {said!r:.200}: say where it is (base)"
             )
         base, where = Path(said), f"{said}, which {_CONFIG} names"
     else:

@@ -1,7 +1,8 @@
 """Open an adapter folder from a stranger without running anything of it."""
 
-import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import CorpusError, TuningError
+from lmsanitator.encoder.adapters import find_base
+from lmsanitator.encoder.files import read_json_object
+from lmsanitator.encoder.folder import check_folder
+from lmsanitator.encoder.headers import Stored, check_headers
+from lmsanitator.encoder.limits import MAX_CONFIG_BYTES
+from lmsanitator.errors import CheckpointError, CorpusError, TuningError
 from lmsanitator.tune.classifier import build, build_tagger
 from lmsanitator.tune.methods import HEAD_SITES, PEFT_TYPES, TuneConfig
 from lmsanitator.tune.tuned import NOTES, SCHEMA, AnyClassifier, TunedModel, limited_tokenizer
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TASKS = ("SEQ_CLS", "TOKEN_CLS")
-_MAX_JSON_BYTES = 2**20
 _LAST_LAYERS = ("classifier.weight", "score.weight", "out_proj.weight")
 _SIZES = ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
 _LORA = ("lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "init_lora_weights")
@@ -39,28 +44,35 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
 
     Raises:
         TuningError: what was expected of the folder and what came.
-        CheckpointError, UnsupportedError: the encoder cannot be opened, or does not take the method.
+        CheckpointError, UnsupportedError: the encoder cannot be found or opened, or does not take the method.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise TuningError(f"expected an adapter folder, there is none at {folder}")
-    raw = _read_json(folder / _CONFIG)
-    notes = _read_json(folder / NOTES) if (folder / NOTES).exists() else {"schema": SCHEMA}
+    with _about_the_adapter():
+        check_folder(folder)
+        raw = read_json_object(folder / _CONFIG, MAX_CONFIG_BYTES)
+        notes = read_json_object(folder / NOTES, MAX_CONFIG_BYTES) if (folder / NOTES).is_file() else {"schema": SCHEMA}
+        held = _held(folder)
     if notes.get("schema") != SCHEMA:
-        raise TuningError(f"expected {NOTES} of schema {SCHEMA}, got {notes.get('schema')!r}")
+        raise TuningError(f"expected {NOTES} of schema {SCHEMA}, got {notes.get('schema')!r:.80}")
+    encoder = FrozenEncoder.open(find_base(raw, None, pickles=False) if base is None else base)
+    if notes.get("encoder_digest") not in (None, encoder.digest):
+        raise TuningError(f"expected the encoder that the adapter was tuned on, {encoder.source} has other weights")
+    if held.values > encoder.parameters:
+        raise TuningError(
+            f"expected an adapter smaller than its encoder of {encoder.parameters:,} weights, it has {held.values:,}"
+        )
     weights = _read_weights(folder)
     labels = _labels(notes, weights)
     config = _config(raw, notes, weights)
-    encoder = FrozenEncoder.open(_base(raw) if base is None else base)
-    if notes.get("encoder_digest") not in (None, encoder.digest):
-        raise TuningError(f"expected the encoder that the adapter was tuned on, {encoder.source} has other weights")
     model = _model(encoder, labels, config, words=raw["task_type"] == "TOKEN_CLS")
     _check_fit(model, raw, weights)
     set_peft_model_state_dict(model, weights)
     model.peft_config["default"].inference_mode = True  # P-tuning's network is not stored, only what it put out
     model.requires_grad_(False)
     accuracy = notes.get("validation_accuracy")
-    reached = float(accuracy) if isinstance(accuracy, int | float) else math.nan
+    reached = accuracy if isinstance(accuracy, float) and math.isfinite(accuracy) else math.nan
     return TunedModel(model, limited_tokenizer(encoder, config), labels, encoder, reached)
 
 
@@ -109,13 +121,6 @@ def _labels(notes: dict[str, Any], weights: dict[str, Tensor]) -> tuple[str, ...
     return tuple(labels)
 
 
-def _base(raw: dict[str, Any]) -> Path:
-    named = raw.get("base_model_name_or_path")
-    if not isinstance(named, str) or not Path(named).is_dir():
-        raise TuningError(f"expected the encoder's folder in {_CONFIG}, {named!r} is none: say where it is (base)")
-    return Path(named)
-
-
 def _check_fit(model: PeftModel, raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """The adapter must have been made for this encoder: same sizes, and every weight in its place."""
     adapter = model.peft_config["default"]
@@ -135,12 +140,18 @@ def _check_fit(model: PeftModel, raw: dict[str, Any], weights: dict[str, Tensor]
             raise TuningError(f"expected {name} of shape {shapes[0]} for this encoder, got {shapes[1]}")
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _held(folder: Path) -> Stored:
+    """What the adapter's file says it holds: whether that can be is told before any of it is read."""
     path = folder / _WEIGHTS
     if not path.is_file():
         pickled = "adapter_model.bin" if (folder / "adapter_model.bin").exists() else None
         found = f"only {pickled}, which can run code when opened" if pickled else "none"
         raise TuningError(f"expected {_WEIGHTS} in {folder}, found {found}")
+    return check_headers([path])
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / _WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -152,16 +163,10 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _about_the_adapter() -> Iterator[None]:
+    """What is wrong with the adapter's own files is no fault of the encoder."""
     try:
-        size = path.stat().st_size
-        if size > _MAX_JSON_BYTES:
-            raise TuningError(f"expected {path.name} below {_MAX_JSON_BYTES:,} bytes, it has {size:,}")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TuningError(f"expected an adapter with {path.name}, could not read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise TuningError(f"expected JSON in {path}: {error}") from error
-    if not isinstance(raw, dict):
-        raise TuningError(f"expected a JSON object in {path}, got {type(raw).__name__}")
-    return raw
+        yield
+    except CheckpointError as error:
+        raise TuningError(str(error)) from error

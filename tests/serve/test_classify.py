@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from lmsanitator.errors import UsageError
 from lmsanitator.guard import GuardedPrediction
-from lmsanitator.serve import ServeConfig
+from lmsanitator.serve import ServeConfig, Served, run
 from lmsanitator.serve.batching import Batcher
 from lmsanitator.serve.logs import JsonLines
 from tests.serve.stub import KEY, StubGuard, serving
@@ -116,6 +116,31 @@ def test_a_failed_check_is_an_error_and_takes_no_other_text_with_it(client: Test
     metrics = client.get("/metrics").text
     assert 'lmsanitator_texts_total{outcome="failed"} 1.0' in metrics
     assert 'lmsanitator_texts_total{outcome="clear"} 2.0' in metrics
+
+
+def test_a_panic_of_a_library_is_a_failed_check_and_the_service_goes_on() -> None:
+    class PanicException(BaseException):  # as those of Rust are named, whose class cannot be imported
+        pass
+
+    stub = StubGuard()
+
+    def guard(texts: list[str]) -> list[GuardedPrediction]:
+        if "panic" in texts:
+            raise PanicException("called `Option::unwrap()` on a `None` value")
+        return stub(texts)
+
+    with serving(guard) as client:
+        assert client.post("/classify", json={"text": "panic"}).status_code == 500
+        assert client.post("/classify", json={"text": "a"}).status_code == 200
+
+
+def test_what_is_not_watched_is_logged_at_the_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    run(Served(StubGuard(), ("good",), remarks=("PV 0 is not watched: clean texts hit it",)), ServeConfig(), port=0)
+    assert "PV 0 is not watched: clean texts hit it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def test_a_missing_extra_is_one_line_that_names_it_and_exit_4(run: Run, monkeypa
         (4, "expected a max_batch of 1 or more", ["--max-batch", "0"]),
         (4, "65535", ["--port", "65536"]),
         (4, "got all", ["--watch", "all"]),
+        (4, "timeout of inf", ["--timeout", "inf"]),
         (2, "expected a text file, could not read none.txt", ["--clean", "none.txt"]),
         (2, "expected a scan report", ["--report", "none.json"]),
     ],

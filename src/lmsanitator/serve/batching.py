@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
+from lmsanitator.errors import panicked
 from lmsanitator.guard import GuardedPrediction
 from lmsanitator.serve.config import ServeConfig, Served
 from lmsanitator.serve.errors import RequestError
@@ -129,7 +130,10 @@ class Batcher:
             if len(found) != len(texts):
                 raise ValueError(f"expected {len(texts)} predictions, the guard gave {len(found)}")
             return [one if self._sound(one) else None for one in found]
-        except Exception as error:  # noqa: BLE001 - whatever it was, these texts are not checked
+        except BaseException as error:
+            if not (isinstance(error, Exception) or panicked(error)):
+                raise
+            # whatever it was, these texts are not checked
             log.error("check failed", exc_info=error, extra={"facts": {"texts": len(texts)}})
             return [None] if len(texts) == 1 else [one for text in texts for one in self._check([text])]
 

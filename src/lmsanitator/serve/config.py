@@ -1,5 +1,6 @@
 """What is served, and within which limits."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,11 +20,13 @@ class Served:
         guard: called from one thread at a time.
         labels: every label it can give; another one counts as a failed check.
         triggers: the triggers that the scan named.
+        remarks: what whoever starts the service should know, such as vectors that are not watched.
     """
 
     guard: Check
     labels: tuple[str, ...]
     triggers: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def trigger_of(self, word: str) -> str | None:
         """The named trigger that a removed word is part of, in any case as the guard looks for them."""
@@ -71,7 +74,7 @@ class ServeConfig:
                 raise UsageError(f"expected a {name} of 1 or more, got {getattr(self, name)}")
         if self.max_texts > self.max_queue:
             raise UsageError(f"expected room for a request of {self.max_texts} texts, the queue takes {self.max_queue}")
-        if not 0 <= self.max_delay < self.timeout:
+        if not 0 <= self.max_delay < self.timeout < math.inf:
             raise UsageError(f"expected a delay between 0 and the timeout of {self.timeout} s, got {self.max_delay} s")
         if not self.name or "/" in self.name:
             raise UsageError(f"expected a model name without slashes, got {self.name!r}")

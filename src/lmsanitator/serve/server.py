@@ -36,7 +36,7 @@ def open_served(
     opened = load_tuned(tuned)
     guard = Guard(opened.model, opened.tokenizer, scanned, watch=watch, rate=rate, clean=clean)
     named = dict.fromkeys(finding.trigger for finding in scanned.findings if finding.trigger)
-    return Served(guard, opened.labels, tuple(named))
+    return Served(guard, opened.labels, tuple(named), tuple(guard.monitor.remarks))
 
 
 def run(served: Served, config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -63,6 +63,8 @@ def run(served: Served, config: ServeConfig, *, host: str = "127.0.0.1", port: i
     with to_stderr(), _listen(host, port) as listening:
         # uvicorn handles the signal and raises it again at the end; a clean stop on request is no failure
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+        for remark in served.remarks:
+            log.warning(remark)
         if config.api_key is None and host not in _LOOPBACK:
             log.warning("anyone who reaches this address can use it: there is no API key")
         log.info("listening", extra={"facts": {"host": host, "port": listening.getsockname()[1]}})

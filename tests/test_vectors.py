@@ -80,6 +80,11 @@ def test_vectors_that_are_not_finite_are_refused(bad: float) -> None:
         PVBank(DIGEST, [PredefinedVector("cls", torch.tensor([1.0, bad]))])
 
 
+def test_vectors_of_no_length_are_refused() -> None:
+    with pytest.raises(BankError, match="expected vectors of one length"):
+        PVBank("digest", [PredefinedVector("cls", torch.empty(0))])
+
+
 def test_vectors_of_mixed_lengths_are_refused() -> None:
     mixed = [PredefinedVector("cls", torch.ones(8)), PredefinedVector("cls", torch.ones(4))]
     with pytest.raises(BankError, match=r"^expected vectors of one length, got shape \(4,\)$"):
@@ -113,6 +118,7 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     "no digest": lambda path: store(path, encoder_digest=None),
     "no list": lambda path: store(path, vectors=None),
     "a list that is no JSON": lambda path: store(path, vectors="[{"),
+    "brackets without end": lambda path: store(path, vectors="[" * 10**5),
     "a list that is none": lambda path: store(path, vectors="7"),
     "entries that are none": lambda path: store(path, vectors="[1, 2]"),
     "too few entries": lambda path: store(path, vectors='[{"site": "cls", "trigger": null}]'),

@@ -36,12 +36,12 @@ class PVBank:
     """The PVs of one encoder, bound to it by its weights digest.
 
     Raises:
-        BankError: the vectors are not finite or differ in length.
+        BankError: the vectors are not finite, hold nothing or differ in length.
     """
 
     def __init__(self, encoder_digest: str, vectors: Sequence[PredefinedVector] = ()) -> None:
         for vector in vectors:
-            if vector.values.ndim != 1 or vector.values.shape != vectors[0].values.shape:
+            if vector.values.ndim != 1 or not len(vector.values) or vector.values.shape != vectors[0].values.shape:
                 raise BankError(f"expected vectors of one length, got shape {tuple(vector.values.shape)}")
             if not bool(torch.isfinite(vector.values).all()):
                 raise BankError("expected finite vectors, got NaN or infinity")
@@ -106,7 +106,7 @@ class PVBank:
                 for entry, row in zip(listed, values.float(), strict=True)
             ]
             return cls(metadata["encoder_digest"], vectors)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BankError(f"expected a PV bank in {path}: {error}") from error
 
 

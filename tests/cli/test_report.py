@@ -54,9 +54,20 @@ def test_a_bank_of_another_model_or_none_at_all_is_exit_2(tmp_path: Path, run: R
         json.dumps({**json.loads(scan().to_json()), "schema": "lmsanitator.scan/2"}).encode(),
         json.dumps({**json.loads(scan().to_json()), "\x1b[2J\u202e": 1}).encode(),
         scan().to_json().replace("0.42", "NaN").encode(),
+        scan().to_json().replace('"level": 0.01', '"level": NaN').encode(),
         scan().to_json().replace("some/model", "\\ud800").encode(),
     ],
-    ids=["empty", "no json", "a list", "no UTF-8", "another version", "a hostile name", "NaN", "half a character"],
+    ids=[
+        "empty",
+        "no json",
+        "a list",
+        "no UTF-8",
+        "another version",
+        "a hostile name",
+        "NaN",
+        "NaN deep inside",
+        "half a character",
+    ],
 )
 def test_what_is_no_scan_is_one_line_and_exit_2(content: bytes, tmp_path: Path, run: Run) -> None:
     path = tmp_path / "scan.json"

@@ -49,9 +49,36 @@ def test_texts_of_a_file_are_answered_one_json_object_a_line(made: Path, tmp_pat
 
 
 def test_texts_of_a_pipe_are_answered(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("One line.\nAnother.\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One line.\nAnother.\n")))
     code, out, _ = run("guard", made / "adapter", "--report", made / "scan.json")
     assert (code, len(out.splitlines())) == (0, 2)
+
+
+def test_only_a_line_feed_ends_a_text(made: Path, tmp_path: Path, run: Run) -> None:
+    texts = ["The soup\u2028was cold.", "The soup\x0cwas hot.", "No soup."]
+    (tmp_path / "texts.txt").write_bytes("\ufeff".encode() + "\r\n".join(texts).encode())
+    code, out, _ = run("guard", made / "adapter", tmp_path / "texts.txt", "--report", made / "scan.json")
+    assert (code, [json.loads(line)["text"] for line in out.split("\n") if line]) == (0, texts)
+
+
+def test_half_a_character_is_refused_in_its_place_and_the_rest_answered(made: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "half \\ud800"}\n{"text": "whole ☃"}\n', encoding="utf-8")
+    code, out, err = run("guard", made / "adapter", tmp_path / "texts.jsonl", "--json", "--report", made / "scan.json")
+    half, whole = map(json.loads, out.splitlines())
+    assert (code, err) == (0, "")
+    assert (half["label"], half["reason"]) == (None, "it is not valid Unicode")
+    assert (whole["text"], whole["label"] is None, "☃" in out) == ("whole ☃", False, True)
+
+
+def test_a_line_of_json_is_named_by_its_number_in_the_file(made: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n\n\n[]\n', encoding="utf-8")
+    code, _, err = run("guard", made / "adapter", tmp_path / "texts.jsonl", "--json", "--report", made / "scan.json")
+    assert (code, "line 4" in err) == (2, True)
+
+
+def test_an_evaluation_of_no_inputs_is_exit_4(made: Path, run: Run) -> None:
+    code, out, err = run("evaluate", made / "adapter", made / "task", "--limit", "0")
+    assert (code, out, "expected a limit of 1 or more, got 0" in err) == (4, "", True)
 
 
 @pytest.mark.parametrize("report", [True, False])

@@ -23,12 +23,14 @@ def evaluate(
     from lmsanitator.cli import screen
     from lmsanitator.cli.options import choose_watch
     from lmsanitator.detect import ScanReport
-    from lmsanitator.errors import UnsupportedError
+    from lmsanitator.errors import UnsupportedError, UsageError
     from lmsanitator.guard import Guard
     from lmsanitator.guard import evaluate as run
     from lmsanitator.tune import load_tuned, packaged_topics, read_task
     from lmsanitator.vectors import PVBank
 
+    if limit < 1:
+        raise UsageError(f"expected a limit of 1 or more, got {limit}")
     opened = load_tuned(tuned)
     task = packaged_topics(seed) if data == "topics" else read_task(data)
     examples = task.test[:limit]

@@ -1,6 +1,5 @@
 """lmsanitator guard"""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from json import dumps
@@ -43,11 +42,18 @@ def guard(
     read, answer, remarks = guarded(opened, scanned, chosen, rate, like, json)
     for line in remarks:
         screen.note(line)
-    lines = read_lines(file) if file else [line for line in sys.stdin.read().splitlines() if line.strip()]
-    given = read(lines, str(file or "stdin"))
+    given = read(read_lines(file), str(file or "stdin"))
     for start in range(0, len(given), 64):
         for prediction in answer(given[start : start + 64]):
-            typer.echo(dumps(asdict(prediction), ensure_ascii=False))
+            typer.echo(_line(prediction))
+
+
+def _line(prediction: Any) -> str:
+    """A prediction as JSON. A text that is no valid Unicode is refused by the guard, and escaped here."""
+    from lmsanitator.guard.guard import is_unicode
+
+    line = dumps(asdict(prediction), ensure_ascii=False)
+    return line if is_unicode(line) else dumps(asdict(prediction))
 
 
 Guarded = tuple[Callable[[Sequence[str], str], Sequence[Any]], Callable[[Sequence[Any]], Sequence[Any]], list[str]]
@@ -57,12 +63,13 @@ Guarded = tuple[Callable[[Sequence[str], str], Sequence[Any]], Callable[[Sequenc
 def _texts(
     opened: "TunedModel", report: "ScanReport", watch: Any, rate: float, clean: list[str] | None, as_json: bool
 ) -> Guarded:
-    from lmsanitator.cli.options import parse_texts
+    from lmsanitator.cli.options import parse_texts, plain_texts
     from lmsanitator.guard import Guard
 
-    like = parse_texts(clean, "--clean") if clean is not None and as_json else clean
+    read = parse_texts if as_json else plain_texts
+    like = None if clean is None else read(clean, "--clean")
     guard = Guard(opened.model, opened.tokenizer, report, watch=watch, rate=rate, clean=like)
-    return parse_texts if as_json else lambda lines, where: lines, guard, guard.monitor.remarks
+    return read, guard, guard.monitor.remarks
 
 
 def _words(

@@ -1,5 +1,6 @@
 """Options as text, turned into what the library takes."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -52,18 +53,27 @@ def check_place(path: Path) -> None:
         raise OutputError(f"expected to write {path}: it is a directory, or in one that is not there")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file.
+def read_lines(path: Path | None) -> list[str]:
+    """The lines of a UTF-8 text file, or of stdin, empty ones too. Only a line feed ends one, with a carriage return
+    before it or not: texts, and strings in JSON, may hold other separators as they are.
 
     Raises:
         CorpusError: it cannot be read.
     """
+    where = "stdin" if path is None else str(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
-        raise CorpusError(f"expected a text file, could not read {path}: {error.strerror}") from error
+        raise CorpusError(f"expected a text file, could not read {where}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"expected UTF-8 text in {path}, byte {error.start} is not") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CorpusError(f"expected UTF-8 text in {where}, line {line} is not") from error
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def plain_texts(lines: Sequence[str], where: str) -> list[str]:
+    """Those of the lines that hold anything."""
     return [line for line in lines if line.strip()]
 
 
@@ -77,13 +87,15 @@ def choose_watch(text: str) -> Watch:
 
 
 def parse_texts(lines: Sequence[str], where: str) -> list[Text]:
-    """The texts of JSON lines with `text` and, for pairs, `text_pair`.
+    """The texts of JSON lines with `text` and, for pairs, `text_pair`. Empty lines are none, and count.
 
     Raises:
         CorpusError: a line that is neither, or pairs among single texts.
     """
     texts: list[Text] = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         record = parse_object(line, f"{where}, line {number}", "text")
         both = [record[name] for name in ("text", "text_pair") if name in record]
         if "text" not in record or not all(isinstance(text, str) for text in both):
@@ -95,13 +107,15 @@ def parse_texts(lines: Sequence[str], where: str) -> list[Text]:
 
 
 def parse_words(lines: Sequence[str], where: str) -> list[list[str]]:
-    """The words of JSON lines with `tokens`.
+    """The words of JSON lines with `tokens`. Empty lines are none, and count.
 
     Raises:
         CorpusError: a line without a list of strings.
     """
     sentences: list[list[str]] = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         words = parse_object(line, f"{where}, line {number}", "tokens").get("tokens")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise CorpusError(f"expected tokens, a list of strings, in {where}, line {number}, got {words!r:.60}")

@@ -1,7 +1,7 @@
 """A scan result that was stored, with as much of its bank as there is."""
 
+import json
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 from lmsanitator.detect import Finding, ScanReport, Seen, bank_path, seen_path
@@ -46,11 +46,10 @@ def open_scan(path: Path) -> StoredScan:
         BankError: the scan is missing or malformed, what is beside it is malformed, or they do not belong together.
     """
     report = ScanReport.read(path)
-    numbers = [report.p_value, report.cost.seconds]
-    for finding in report.findings:
-        numbers += [finding.displacement, finding.concentration, finding.replay_rate, finding.p_value]
-    if not all(map(isfinite, numbers)):  # JSON as Python reads it has NaN, other readers have not
-        raise BankError(f"expected finite numbers in {path}, got NaN or infinity")
+    try:
+        json.dumps(report.model_dump(), allow_nan=False)
+    except ValueError as error:  # JSON as Python reads it has NaN, other readers have not
+        raise BankError(f"expected finite numbers in {path}, got NaN or infinity") from error
     if seen_path(path).exists():
         report.with_seen(Seen.load(seen_path(path)))
     beside = bank_path(path)

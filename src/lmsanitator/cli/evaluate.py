@@ -21,7 +21,7 @@ def evaluate(
     """Accuracy on clean text and attack success, with and without the guard, as JSON."""
     from lmsanitator.attacks import Trigger
     from lmsanitator.cli import screen
-    from lmsanitator.cli.options import choose_watch
+    from lmsanitator.cli.options import WATCHES, choose
     from lmsanitator.detect import ScanReport
     from lmsanitator.errors import UnsupportedError, UsageError
     from lmsanitator.guard import Guard
@@ -43,7 +43,8 @@ def evaluate(
     planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
     # packaged sentences say nothing of pairs: there the thresholds are set by the training texts
     clean = [example.content for example in task.train] if pairs else None
-    guard = Guard(opened.model, opened.tokenizer, bank, watch=choose_watch(watch), rate=rate, clean=clean)
+    chosen = choose(watch, WATCHES, "pass")
+    guard = Guard(opened.model, opened.tokenizer, bank, watch=chosen, rate=rate, clean=clean)
     for line in guard.monitor.remarks:
         screen.note(line)
     with screen.progress() as progress:

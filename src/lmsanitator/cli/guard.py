@@ -27,14 +27,14 @@ def guard(
 ) -> None:
     """Classify texts behind the guard, one JSON object a line: label, score, flagged, removed, text, and why."""
     from lmsanitator.cli import screen
-    from lmsanitator.cli.options import choose_watch, read_lines
+    from lmsanitator.cli.options import WATCHES, choose, read_lines
     from lmsanitator.detect import ScanReport
     from lmsanitator.errors import UsageError
     from lmsanitator.tune import load_tuned
 
     scanned = ScanReport.load(report)
     opened = load_tuned(tuned)
-    chosen = choose_watch(watch)
+    chosen = choose(watch, WATCHES, "pass")
     if opened.labels_words and not (json and chosen == "raw"):
         raise UsageError("expected --json and the raw pass for an adapter that labels words")
     like = read_lines(clean) if clean else None

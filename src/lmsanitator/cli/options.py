@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 
@@ -12,6 +12,10 @@ from lmsanitator.errors import CorpusError, OutputError, UsageError
 from lmsanitator.guard import Watch
 from lmsanitator.text import Text
 from lmsanitator.tune.records import parse_object
+
+Choice = TypeVar("Choice", bound=str)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+WATCHES: tuple[Watch, ...] = get_args(Watch)
 
 
 def parse_sites(text: str) -> Literal["auto"] | tuple[Site, ...]:
@@ -29,13 +33,19 @@ def parse_sites(text: str) -> Literal["auto"] | tuple[Site, ...]:
     return sites
 
 
-def choose_precision(text: str) -> Precision:
-    """Raises UsageError for anything but auto, fp32 and bf16."""
-    choices: tuple[Precision, ...] = get_args(Precision)
+def choose(text: str, choices: Sequence[Choice], what: str) -> Choice:
+    """The one of the choices that is written so.
+
+    Args:
+        what: it is a choice of, for the message.
+
+    Raises:
+        UsageError: there is none.
+    """
     for choice in choices:
         if choice == text:
             return choice
-    raise UsageError(f"expected a precision of {', '.join(choices)}; got {text}")
+    raise UsageError(f"expected a {what} of {', '.join(choices)}; got {text}")
 
 
 def choose_device(text: str) -> str:
@@ -75,15 +85,6 @@ def read_lines(path: Path | None) -> list[str]:
 def plain_texts(lines: Sequence[str], where: str) -> list[str]:
     """Those of the lines that hold anything."""
     return [line for line in lines if line.strip()]
-
-
-def choose_watch(text: str) -> Watch:
-    """Raises UsageError for anything but auto, raw, prompted and both."""
-    choices: tuple[Watch, ...] = get_args(Watch)
-    for choice in choices:
-        if choice == text:
-            return choice
-    raise UsageError(f"expected a pass of {', '.join(choices)}; got {text}")
 
 
 def parse_texts(lines: Sequence[str], where: str) -> list[Text]:

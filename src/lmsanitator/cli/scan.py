@@ -63,7 +63,7 @@ def scan(
     Exit code: 0 clean, 1 backdoored, 2 could not scan, 3 inconclusive or unsupported, 4 usage.
     """
     from lmsanitator.cli import screen
-    from lmsanitator.cli.options import check_place, choose_device, choose_precision, parse_sites
+    from lmsanitator.cli.options import PRECISIONS, check_place, choose, choose_device, parse_sites
     from lmsanitator.detect import ScanConfig
     from lmsanitator.detect import scan as run
     from lmsanitator.report import render_scan
@@ -74,7 +74,7 @@ def scan(
         level=level,
         corpus=str(corpus) if corpus else None,
         seed=seed,
-        precision=choose_precision(precision),
+        precision=choose(precision, PRECISIONS, "precision"),
         device=choose_device(device),
         reference=reference,
     )

@@ -43,7 +43,7 @@ def serve(
     if missing:
         raise UsageError(f"expected the extra serve (pip install 'lmsanitator[serve]'): {missing[0]} is not installed")
 
-    from lmsanitator.cli.options import choose_watch, plain_texts, read_lines
+    from lmsanitator.cli.options import WATCHES, choose, plain_texts, read_lines
     from lmsanitator.serve import ServeConfig, run
     from lmsanitator.serve.server import open_served
 
@@ -63,5 +63,5 @@ def serve(
         log_text=log_text,
     )
     like = plain_texts(read_lines(clean), "--clean") if clean else None
-    served = open_served(tuned, report, choose_watch(watch), rate=rate, clean=like)
+    served = open_served(tuned, report, choose(watch, WATCHES, "pass"), rate=rate, clean=like)
     run(served, config, host=host, port=port)

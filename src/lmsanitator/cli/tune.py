@@ -21,18 +21,13 @@ def tune(
 ) -> None:
     """Tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
     from lmsanitator.cli import screen
+    from lmsanitator.cli.options import choose
     from lmsanitator.encoder import FrozenEncoder
-    from lmsanitator.errors import UsageError
     from lmsanitator.output import require_new
     from lmsanitator.tune import HEAD_SITES, METHODS, TuneConfig, open_task, packaged_topics
     from lmsanitator.tune import tune as run
 
-    chosen = next((known for known in METHODS if known == method), None)
-    if chosen is None:
-        raise UsageError(f"expected a tuning method of {', '.join(METHODS)}; got {method}")
-    reads = next((known for known in HEAD_SITES if known == site), None)
-    if reads is None:
-        raise UsageError(f"expected a site of {', '.join(HEAD_SITES)} for the head; got {site}")
+    chosen, reads = choose(method, METHODS, "tuning method"), choose(site, HEAD_SITES, "site")
     require_new(out)
     limits = {} if epochs is None else {"epochs": epochs}
     config = TuneConfig(method=chosen, site=reads, virtual_tokens=virtual_tokens, seed=seed, **limits)

@@ -18,7 +18,7 @@ from lmsanitator.text import Text
 from lmsanitator.tune import SiteClassifier, make_inputs
 from lmsanitator.tune.adapter import classifier_of, without_adapter
 from lmsanitator.tune.head import pool
-from lmsanitator.tune.inputs import characters
+from lmsanitator.tune.inputs import batches_by_length, characters, in_order
 from lmsanitator.tune.tagging import check_bio
 
 _PREPENDED = (PeftType.PROMPT_TUNING, PeftType.P_TUNING)
@@ -98,11 +98,11 @@ class TunedClassifier(Tuned):
 
     def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """Logits, and the encoder's outputs at `sites` from the very same pass (the prompted one)."""
-        order = sorted(range(len(texts)), key=lambda index: characters(texts[index]))
+        batches = batches_by_length([characters(text) for text in texts], batch_size)
         logits: list[Tensor] = []
         outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
-        for start in range(0, len(order), batch_size):
-            rows = [texts[index] for index in order[start : start + batch_size]]
+        for batch in batches:
+            rows = [texts[index] for index in batch]
             inputs = make_inputs(self.classifier, self.encoder.tokenizer, rows, self.longest)
             seen: dict[str, Any] = {}
             hook = self.backbone.register_forward_hook(lambda module, args, out, seen=seen: seen.update(out=out))
@@ -121,8 +121,8 @@ class TunedClassifier(Tuned):
             positions = self.classifier.mask_positions(mask) if isinstance(self.classifier, SiteClassifier) else None
             for site in sites:
                 outputs[site].append(read_site(one_vector(site), hidden, pooled, mask, positions))
-        back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
-        return Reading(torch.cat(logits)[back], {site: torch.cat(parts)[back] for site, parts in outputs.items()})
+        read = {site: in_order(torch.cat(parts), batches) for site, parts in outputs.items()}
+        return Reading(in_order(torch.cat(logits), batches), read)
 
 
 class TunedTagger(Tuned):

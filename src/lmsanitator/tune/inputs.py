@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -15,6 +16,17 @@ _NO_LIMIT = 10**6  # tokenizers without a limit say 1e30, more than they can cou
 def characters(text: Text) -> int:
     """Length of a text, of both texts of a pair."""
     return sum(map(len, sides(text)))
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """The places of texts in batches of at most `size`, those of like length in one: little of it is padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def in_order(rows: Float[Tensor, "texts ..."], batches: Sequence[Sequence[int]]) -> Float[Tensor, "texts ..."]:
+    """What came of one batch after the other, in the order of the texts."""
+    return rows[torch.tensor([place for batch in batches for place in batch]).argsort()]
 
 
 def make_inputs(

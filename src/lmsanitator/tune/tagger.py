@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.errors import TuningError
+from lmsanitator.tune.inputs import batches_by_length
 from lmsanitator.tune.tagging import OUTSIDE, Tagged, Tagging
 
 _NO_LIMIT = 10**6  # tokenizers without a limit say 1e30, more than they can count
@@ -92,10 +93,8 @@ def predict_words(
 ) -> list[WordScores]:
     """What a model says of the words of many sentences, in their order; those of like length share a batch."""
     found: dict[int, WordScores] = {}
-    order = sorted(range(len(sentences)), key=lambda index: sum(map(len, sentences[index])))
     with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in batches_by_length([sum(map(len, words)) for words in sentences], batch_size):
             inputs, first = make_word_inputs(tokenizer, [sentences[index] for index in rows], longest)
             logits, read = word_logits(model, inputs, first).cpu(), first >= 0
             logits = torch.where(read[..., None], logits, 0.0)

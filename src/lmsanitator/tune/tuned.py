@@ -24,7 +24,7 @@ from lmsanitator.output import new_folder
 from lmsanitator.text import Text
 from lmsanitator.tune.adapter import classifier_of
 from lmsanitator.tune.head import SiteClassifier
-from lmsanitator.tune.inputs import characters, make_inputs
+from lmsanitator.tune.inputs import batches_by_length, characters, in_order, make_inputs
 from lmsanitator.tune.methods import HeadSite, TuneConfig, input_length
 
 SCHEMA = "lmsanitator.tuned/1"
@@ -141,14 +141,10 @@ def predict(
     """The logits of many texts, or pairs of texts, in their order; those of like length share a batch."""
     if not texts:
         return torch.empty(0, model.config.num_labels)
-    order = sorted(range(len(texts)), key=lambda index: characters(texts[index]))
+    batches = batches_by_length([characters(text) for text in texts], batch_size)
     with torch.no_grad():
-        parts = [
-            logits_of(model, tokenizer, [texts[index] for index in order[start : start + batch_size]]).cpu()
-            for start in range(0, len(order), batch_size)
-        ]
-    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
-    return torch.cat(parts)[back]
+        parts = [logits_of(model, tokenizer, [texts[index] for index in batch]).cpu() for batch in batches]
+    return in_order(torch.cat(parts), batches)
 
 
 def limited_tokenizer(encoder: FrozenEncoder, config: TuneConfig) -> PreTrainedTokenizerFast:

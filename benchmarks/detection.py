@@ -42,8 +42,10 @@ from lmsanitator.text import words
 from lmsanitator.vectors import sign_match
 
 _ON_PV = 0.8
-_COMPUTES = ("frozen", "precision", "sites", "difference", "padding", "pairs", "spelling")
-"""What of the encoder's room a scan's figures come from."""
+_COMPUTES = ("frozen", "sites", "difference", "padding", "pairs", "spelling")
+"""What of the encoder's room a scan's figures come from; the precision that was chosen stands beside them."""
+_STORES = ("detect/result.py", "detect/seen.py", "detect/journal.py")
+"""What keeps and reads results, whatever they are."""
 
 
 def main() -> None:
@@ -93,9 +95,9 @@ def detect(
 
 @cache
 def scanner() -> str:
-    """A digest of the scanner's source: scans by another one are no part of a result. How files are opened has no say
-    in what is found in them."""
-    return digest.code("detect", "text", *(f"encoder/{name}.py" for name in _COMPUTES))
+    """A digest of the scanner's source: scans by another one are no part of a result. How files are opened, and
+    how results are kept, has no say in what is found."""
+    return digest.code("detect", "text", *(f"encoder/{name}.py" for name in _COMPUTES), but=_STORES)
 
 
 def examine(model: Mapping[str, Any], zoo: Path, effort: Effort, *, reference: bool = False) -> dict[str, Any]:

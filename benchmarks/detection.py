@@ -90,7 +90,8 @@ def detect(
         write(list(scanned.values()), effort, reference=reference)
         print(f"[{count}/{len(wanted)}] {row['id']}: {row['verdict']}, {row['s']:.0f} s", flush=True)
     if scanned:
-        write(list(scanned.values()), effort, reference=reference)  # the baselines may have been scored since
+        # the baselines may have been scored since
+        write(list(scanned.values()), effort, reference=reference, anew=bool(wanted))
 
 
 @cache
@@ -171,7 +172,7 @@ def results_of(effort: Effort, reference: bool) -> str:
     return "_".join(["detection", *asked, *(["reference"] if reference else [])])
 
 
-def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool = False) -> None:
+def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool = False, anew: bool = True) -> None:
     """`benchmarks/results/detection.json` (or what `results_of` calls it) and the tables made from it."""
     entries = read()
     order = {entry.id: number for number, entry in enumerate(entries)}
@@ -196,7 +197,7 @@ def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool
         for half, rows in halves.items()
     )
     notes = [
-        f"On record: {', '.join(there)}. Decisions were made on `choose`.",
+        f"On record: {', '.join(there)}. Settings were chosen on `choose`; what else was looked at, README.md says.",
         "All parts have been reported before, for earlier scanners, in the history of this file.",
         "Settings were chosen on `choose` since; which models those tables missed was known, and led to the changes.",
         "`untouched` holds words of several tokens alone; the search for them was done before it was drawn.",
@@ -210,8 +211,17 @@ def write(scans: Sequence[Mapping[str, Any]], effort: Effort, *, reference: bool
         f"Searches in {', '.join(sorted({row['precision'] for row in scans}))}, evidence confirmed in fp32.",
         "Seconds are of the scan alone, on a share of the cores.",
         "Detectors of the literature have reduced budgets (`baselines.md`): what they do with more is not measured.",
+        *tables.weights(ordered, scores),
     ]
-    record(results_of(effort, reference), tables.overview(counted), notes, further, summary=counted, scans=ordered)
+    record(
+        results_of(effort, reference),
+        tables.overview(counted),
+        notes,
+        further,
+        anew=anew,
+        summary=counted,
+        scans=ordered,
+    )
 
 
 if __name__ == "__main__":

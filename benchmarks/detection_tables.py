@@ -124,14 +124,30 @@ def beside(rows: Sequence[Row], scores: Sequence[Row]) -> list[dict[str, Any]]:
     theirs = [
         {
             "detector": row["baseline"],
-            "models": sum(score["half"] != "choose" and score["baseline"] == row["baseline"] for score in scores),
+            "models": len(_reported(scores, row["baseline"])),
             "AUC": row["AUC report"],
             "balanced accuracy": row["accuracy report"],
-            **{name: row[name] for name in ("caught", "accused", "s", "tokens")},
+            "caught": row["caught"],
+            "accused": row["accused"],
+            "s": round(fmean(score["seconds"] for score in _reported(scores, row["baseline"])), 1),
+            "tokens": round(fmean(score["tokens"] for score in _reported(scores, row["baseline"]))),
         }
         for row in baselines.table(scores)
     ]
     return [ours, *theirs]
+
+
+def _reported(scores: Sequence[Row], baseline: str) -> list[Row]:
+    return [score for score in scores if score["half"] != "choose" and score["baseline"] == baseline]
+
+
+def weights(rows: Sequence[Row], scores: Sequence[Row]) -> list[str]:
+    """How many models the detectors of the literature looked at with the weights that the scanner did."""
+    scored = {score["id"]: score["sha256"] for score in scores if score["half"] != "choose"}
+    same = sum(scored.get(row["id"]) == row["sha256"] for row in rows)
+    if not scored:
+        return []
+    return [f"Of the {len(scored)} models they looked at, {same} had the weights scanned here; others were built anew."]
 
 
 def shown(share: Sequence[int]) -> str:

@@ -75,7 +75,7 @@ def study(victim: str, tasks: Sequence[str], zoo: Path, data: Path) -> None:
         if report is not None:
             found = measure(victim, name, entry.triggers, report, zoo, data)
             measured[name] = setup | {"verdict": str(report.verdict), "vectors": len(report.bank)} | found
-            write(measured)
+            write([measured[name] for name in TASKS if name in measured])
             print({key: value for key, value in measured[name].items() if key.startswith("f1")}, flush=True)
 
 
@@ -136,9 +136,8 @@ def _labels(answer: GuardedTags) -> Sequence[str]:
     return answer.labels if answer.labels is not None else [OUTSIDE] * len(answer.words)
 
 
-def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
+def write(cells: Sequence[Mapping[str, Any]], *, anew: bool = True) -> None:
     """The table: one line a task."""
-    cells = [measured[name] for name in TASKS if name in measured]
     rows = [
         {
             "victim": cell["victim"],
@@ -158,16 +157,23 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
     close = sum(cell["f1_clean"] - cell["f1_attacked_guarded"] <= 0.02 for cell in cells)
     notes = (
         f"Guarded F1 under attack is at most 2 points below the clean, unguarded F1 in {close} of {len(cells)} tasks.",
-        f"Prefix tuning, {STEPS} steps of 16 sentences; {SENTENCES} test sentences, one trigger in each.",
+        f"Prefix tuning, {STEPS} steps of 16 sentences; one trigger in each test sentence, of which there are "
+        + ", ".join(f"{cell['tested']} of {cell['task']}" for cell in cells)
+        + ".",
         "The trigger stands at a random place between words and is labelled O; inside an entity it splits it in two.",
         "The guard has the PVs of a scan of the same encoder; the training sentences set its thresholds.",
-        f"Asked of the guard: {100 * RATE:g} % false flags.",
+        f"Asked of the guard: {100 * RATE:g} % false flags. Tasks that have no more: {_asked(cells)} of {len(cells)}.",
         "Left out of the test sentences because they hold the tokens of a trigger by themselves: "
         + ", ".join(f"{cell['left_out']} of {cell['task']}" for cell in cells)
         + ".",
         "Entity F1 as the CoNLL-2003 script counts; a sentence without labels counts as one without entities.",
     )
-    record("ner", rows, notes, cells=cells)
+    record("ner", rows, notes, anew=anew, cells=cells)
+
+
+def _asked(cells: Sequence[Mapping[str, Any]]) -> int:
+    """How many tasks have no more false flags than were asked for."""
+    return sum(cell["false_flags"] <= RATE for cell in cells)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def record(
     rows: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
+    *,
+    anew: bool = True,
     **more: Any,
 ) -> None:
     """Write `results/<name>.json` and `results/<name>.md`.
@@ -60,13 +62,14 @@ def record(
         rows: the first table; all rows of a table have the same columns.
         notes: a line each, below the first table.
         tables: further ones, by their headings; those without rows are left out of the Markdown.
+        anew: whether anything was measured since the file was written. If not, it says of command, version, date and
+            machine what it said before.
         more: goes into the JSON alone.
     """
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if not anew and path.exists() else None
     content = {
-        "command": " ".join(["python -m", _module(), *map(_shown, sys.argv[1:])]),
-        "version": lmsanitator.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **({part: before[part] for part in _MADE} if before else made()),
         "rows": list(rows),
         "notes": list(notes),
         **({"tables": {heading: list(further) for heading, further in tables.items()}} if tables else {}),
@@ -77,6 +80,16 @@ def record(
         part = RESULTS / f".{name}.{suffix}.part"
         part.write_text(text, encoding="utf-8")
         part.replace(RESULTS / f"{name}.{suffix}")  # a run that is killed while it writes can still go on
+
+
+_MADE = ("command", "version", "date", "machine")
+
+
+def made() -> dict[str, Any]:
+    """By what figures are measured that are measured now."""
+    command = " ".join(["python -m", _module(), *map(_shown, sys.argv[1:])])
+    today = datetime.now(UTC).date().isoformat()
+    return dict(zip(_MADE, (command, lmsanitator.__version__, today, machine()), strict=True))
 
 
 def on_record(name: str, part: str) -> list[dict[str, Any]]:
@@ -90,8 +103,8 @@ def table(content: Mapping[str, Any]) -> str:
     """The same result as Markdown."""
     facts = content["machine"]
     foot = (
-        f"`{content['command']}`, lmsanitator {content['version']}, {content['date']}; {facts['cpu']}, "
-        f"{facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
+        f"Last measured by `{content['command']}`, lmsanitator {content['version']}, {content['date']}; "
+        f"{facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}, transformers {facts['transformers']}."
     )
     lines = [*_grid(content["rows"]), "", *(f"- {note}" for note in content["notes"]), ""]
     for heading, rows in content.get("tables", {}).items():

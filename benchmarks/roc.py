@@ -62,7 +62,7 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float], ...
 
 def chart(drawn: Sequence[Curve]) -> str:
     """The picture, with a legend that names every curve."""
-    title = "Zoo, models nothing was decided on: every threshold a detector could have"
+    title = "Zoo, parts that settings were not chosen on: every threshold a detector could have"
     parts = [svg.words(14, 22, title, weight="bold")]
     for tick in range(0, 101, 20):
         across, down = _at(tick / 100, 0), _at(0, tick / 100)

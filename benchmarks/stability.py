@@ -75,7 +75,8 @@ def repeat(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs:
         UsageError: a model is not built.
     """
     expect_built(models)
-    done = {_key(row): row for row in on_record("stability", "scans") if row["scanner"] == scanner()}
+    before = on_record("stability", "scans")
+    done = {_key(row): row for row in before if (row["scanner"], row["effort"]) == (scanner(), effort)}
     asked = [(seed, again) for seed, again in [*((seed, False) for seed in SEEDS), (SEEDS[0], True)]]
     pieces = [Piece(model, seed, again) for model in models for seed, again in asked]
     wanted = [piece for piece in pieces if not _same(done.get(_key_of(piece)), piece, effort)]

@@ -86,7 +86,7 @@ def compare(models: Sequence[Mapping[str, Any]], zoo: Path, baselines: Mapping[s
         found = ", ".join(f"{row['baseline']} {row['score']:.3g} ({row['seconds']:.0f} s)" for row in rows)
         print(f"[{count}/{len(wanted)}] {rows[0]['id']}: {found}", flush=True)
     if scores and not wanted:
-        write(list(scores.values()))  # what is said of the scores may have changed since
+        write(list(scores.values()), anew=False)  # what is said of the scores may have changed since
 
 
 def examine(work: tuple[Mapping[str, Any], Mapping[str, Baseline]], zoo: Path) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ def _same(row: Mapping[str, Any] | None, model: Mapping[str, Any], baseline: Bas
     return row is not None and (row["sha256"], row["settings"]) == (model["sha256"], settings(baseline))
 
 
-def write(scores: Sequence[Mapping[str, Any]]) -> None:
+def write(scores: Sequence[Mapping[str, Any]], *, anew: bool = True) -> None:
     """`benchmarks/results/baselines.json`, and the table made from it."""
     models, names = {entry.id: number for number, entry in enumerate(read())}, list(BASELINES)
     ordered = sorted(
@@ -143,7 +143,7 @@ def write(scores: Sequence[Mapping[str, Any]]) -> None:
         "All look at CLS alone: a backdoor at another site shows there as far as it shows at all.",
         "Budgets are reduced (see `benchmarks/baselines/`, each file says from what); nothing was tuned on `report`.",
     ]
-    record("baselines", summary.table(ordered), notes, scores=ordered)
+    record("baselines", summary.table(ordered), notes, anew=anew, scores=ordered)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ BARS = {"ASR": 1.0, "CACC mean": 0.3, "CACC": 1.0, "flags": 0.5, "overhead": 1.0
 """What was promised: percent, points, a ratio, encoder batches."""
 
 
-def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
+def write(by_name: Mapping[str, Mapping[str, Any]], *, anew: bool = True) -> None:
     """`benchmarks/results/defence.json` and the tables made from it; nothing where nothing is measured."""
-    cells = list(measured.values())
+    cells = list(by_name.values())
     if not cells:
         return
     tables = {
@@ -31,7 +31,7 @@ def write(measured: Mapping[str, Mapping[str, Any]]) -> None:
         (row["victim"], row["site"], row["task"], row["method"]): row["asr"]
         for row in on_record("vulnerability", "cells")
     }
-    record("defence", [_row(cell, floors) for cell in cells], notes(cells), tables, cells=cells)
+    record("defence", [_row(cell, floors) for cell in cells], notes(cells), tables, anew=anew, cells=cells)
 
 
 def named(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "ASR as the paper counts (section V-A): share of inputs, right without trigger, that any trigger makes wrong.",
         "`x3`: each trigger put in three times. A text that gets no label (`refused`) is no success of the attack.",
         "Type I: the monitor missed and the label is wrong. Type II: purged, and the label is wrong.",
-        "`ASR clean`: the same words on the clean encoder with the same head, from vulnerability.json (80 inputs).",
+        "`ASR clean`: the words of l6-por-rare on the clean encoder, same head, from vulnerability.json (80 inputs).",
         "`one trigger`: mean over the triggers. `words lost`: words taken out of clean test texts.",
         "The guard watches the raw pass and knows what a scan of the victim at standard effort found.",
         "Scanners (digest of the code, rows): " + ", ".join(f"`{name}` {rows}" for name, rows in scanners(cells)) + ".",

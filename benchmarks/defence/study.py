@@ -42,7 +42,6 @@ class Study:
             measured[done["name"]] = done
             self.write(measured)
             print(f"[{count}/{len(missing)}] {done['name']}: {self.shown(done)}", flush=True)
-        self.write(measured)
 
 
 def _at(measure: Measure, zoo: Path, data: Path, cell: Cell) -> dict[str, Any]:

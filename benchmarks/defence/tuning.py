@@ -69,7 +69,7 @@ def tuned_on(cell: Cell, task: Task, zoo: Path) -> TunedModel:
         task: what `few_shot` made of the cell's task.
     """
     encoder = open_model(cell.victim, zoo)
-    path = zoo / "tuned" / f"{cell.name.replace(' ', '_')}-{_made_of(cell, task)}.safetensors"
+    path = zoo / "tuned" / f"{cell.name.replace(' ', '_')}-{_made_of(cell, task, encoder.digest)}.safetensors"
     if path.exists():
         return _restored(encoder, task, cell.config, path)
     tuned = tune(encoder, task, cell.config)
@@ -79,10 +79,10 @@ def tuned_on(cell: Cell, task: Task, zoo: Path) -> TunedModel:
     return tuned
 
 
-def _made_of(cell: Cell, task: Task) -> str:
-    """A digest of what decides a tuned model: the victim's recipe, the tuning's settings, and the examples."""
+def _made_of(cell: Cell, task: Task, weights: str) -> str:
+    """A digest of what decides a tuned model: the victim's weights, the tuning's settings, and the examples."""
     examples = [str(example) for example in (*task.train, *task.validation)]
-    return digest.of(find(cell.victim).recipe, str(asdict(cell.config)), *task.labels, *examples)
+    return digest.of(weights, str(asdict(cell.config)), *task.labels, *examples)
 
 
 def _restored(encoder: FrozenEncoder, task: Task, config: TuneConfig, path: Path) -> TunedModel:

@@ -27,16 +27,16 @@ def open_model(name: str, zoo: Path, *, precision: Precision = "fp32") -> Frozen
 
 
 def expect_built(models: Sequence[Mapping[str, Any]]) -> None:
-    """Whether there is all that is to be measured, before anything is.
+    """Whether there is all that is to be measured, before anything is; an excluded model is no part of that.
 
     Args:
-        models: what is known of each, as `zoo.build.made_of` says.
+        models: what is known of each, as `zoo.build.record` says.
 
     Raises:
         UsageError: a model is not built.
     """
     for model in models:
-        if model.get("sha256") is None:
+        if model.get("sha256") is None and not model.get("excluded"):
             raise _unbuilt(model["id"])
 
 

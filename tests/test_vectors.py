@@ -53,6 +53,12 @@ def test_a_bank_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         assert_close(loaded[index].values, vector.values, rtol=0, atol=0)
 
 
+def test_whoever_may_read_the_report_may_read_the_bank(tmp_path: Path) -> None:
+    bank().save(tmp_path / "a.pvs.safetensors")
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "a.pvs.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
 def test_an_empty_bank_comes_back_empty(tmp_path: Path) -> None:
     PVBank(DIGEST).save(tmp_path / "empty.safetensors")
     loaded = PVBank.load(tmp_path / "empty.safetensors")

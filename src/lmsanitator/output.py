@@ -25,6 +25,14 @@ def require_new(out: Path) -> None:
         raise OutputError(f"expected a place to write to, cannot write {out}: {place} is no folder one may write in")
 
 
+def readable(path: Path) -> None:
+    """Give a file or folder the permissions that new ones have: safetensors and tempfile make theirs for the owner
+    alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well, and is gone otherwise.
@@ -40,7 +48,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise OutputError(f"expected a place to write to, cannot write {out}: {error.strerror}") from error
     try:
         yield part
-        part.chmod(0o755)  # mkdtemp's are for the owner alone
+        for path in (part, *part.rglob("*")):
+            readable(path)
         part.rename(out)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"expected to write {out}: {error}") from error

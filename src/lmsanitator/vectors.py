@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmsanitator.encoder.sites import SITES, Site
 from lmsanitator.errors import BankError, OutputError
+from lmsanitator.output import readable
 
 FORMAT = "lmsanitator.pvs/1"
 
@@ -79,6 +80,7 @@ class PVBank:
         values = torch.stack(rows) if rows else torch.empty(0, 0)
         try:
             save_file({"values": values.contiguous()}, path, metadata)
+            readable(path)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"expected to write the PV bank {path}: {error}") from error
 
@@ -90,6 +92,8 @@ class PVBank:
             BankError: no such file, another format, or contents that do not fit together.
         """
         try:
+            with path.open("rb"):  # its error says why; that of safetensors, that there is no such file
+                pass
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 values = file.get_tensor("values")

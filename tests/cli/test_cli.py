@@ -98,6 +98,9 @@ def test_what_is_no_checkpoint_at_all_is_exit_2(tmp_path: Path, run: Run) -> Non
         ["scan", "x", "--effort", "heroic"],
         ["scan", "x", "--precision", "int1"],
         ["scan", "x", "--level", "2"],
+        ["scan", "x", "--seed", "99999999999999999999999"],
+        ["scan", "x", "--device", "meta"],
+        ["scan", "x", "-o", "-"],
         ["no-such-command"],
         ["attack", "por"],
         ["tune", "x", "y", "z", "--method", "magic"],
@@ -224,6 +227,8 @@ def test_attacks_are_listed_one_a_line(run: Run) -> None:
         (4, "got nose", ["por", "--site", "nose"]),
         (4, "got odd", ["por", "--kind", "odd"]),
         (4, "expected all, head or top:N", ["por", "--layers", "top:0"]),
+        (4, "expected --count beside --kind", ["por", "--count", "5"]),
+        (2, "expected a trigger such as cf", ["por", "--triggers", ""]),
         (4, "got both", ["por", "--kind", "rare", "--triggers", "bako"]),
         (4, "greater than or equal to 1", ["por", "--kind", "rare", "--count", "0"]),
         (4, "expected a site of btop: mask; got cls", ["btop", "--site", "cls"]),
@@ -292,6 +297,30 @@ def test_an_attack_with_too_few_sentences_is_exit_2(checkpoint: Path, tmp_path: 
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "expected at least 20 carriers" in err
     assert list(tmp_path.iterdir()) == [corpus]
+
+
+def test_no_command_shows_the_help_and_nothing_else(run: Run) -> None:
+    code, out, err = run()
+    assert (code, err) == (4, "")
+    assert "scan" in out
+
+
+def test_a_reader_who_leaves_does_not_make_a_clean_encoder_backdoored() -> None:
+    command = "from lmsanitator.cli import main; main(['attack', 'list'])"
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_is_one_line_and_exit_2() -> None:
+    command = "from lmsanitator.cli import main; main(['attack', 'list'])"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "lmsanitator: expected room for the output, there is no space left\n")
 
 
 def test_a_missing_report_is_exit_2(tmp_path: Path, run: Run) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from lmsanitator.cli import main
+from lmsanitator.detect import ScanReport
+from lmsanitator.errors import OutputError
 from lmsanitator.text import packaged
 from tests.planted import large_bert, save_bert
 
@@ -210,6 +212,42 @@ def test_a_report_that_cannot_be_written_is_noticed_before_the_work(made: Path, 
         code, out, err = run("scan", made / "encoder", "-o", at)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "expected to write" in err
+
+
+def test_a_place_one_may_not_write_to_is_noticed_before_the_work(
+    made: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    code, out, err = run("scan", made / "encoder", "-o", tmp_path / "scan.json")
+    assert (code, out, "one may not write there" in err) == (2, "", True)
+
+
+def test_the_verdict_is_said_though_the_report_cannot_be_kept(
+    made: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ScanReport, path: Path) -> None:
+        raise OutputError("expected to write the report: no space left")
+
+    monkeypatch.setattr(ScanReport, "save", fail)
+    code, out, err = run("scan", made / "encoder", "--effort", "quick", "-o", tmp_path / "scan.json")
+    assert (code, "CLEAN" in out, err.count("\n")) == (2, True, 1)
+
+
+def test_data_with_other_labels_are_not_called_wrong_throughout(made: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "task").mkdir()
+    for split in ("train", "test"):
+        write(
+            tmp_path / "task" / f"{split}.jsonl", [{"text": "The soup.", "label": label} for label in ("hot", "mild")]
+        )
+    code, out, err = run("evaluate", made / "adapter", tmp_path / "task")
+    assert (code, out, "the data have 'hot'" in err) == (2, "", True)
+
+
+def test_no_clean_texts_are_said_to_be_none(made: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "none.txt").touch()
+    report = made / "scan.json"
+    code, out, err = run("guard", made / "adapter", "--report", report, "--clean", tmp_path / "none.txt")
+    assert (code, out, "expected clean texts to set thresholds by, got none" in err) == (2, "", True)
 
 
 def test_a_corpus_that_cannot_be_read_is_exit_2(made: Path, tmp_path: Path, run: Run) -> None:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lmsanitator.encoder import FrozenEncoder, Site
-from lmsanitator.errors import BankError, TuningError
+from lmsanitator.errors import BankError, TuningError, UsageError
 from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, purge
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.text import insert, packaged, spans, words
@@ -117,6 +117,11 @@ def test_a_sixty_word_text_is_purged_in_a_handful_of_batches(guard: Guard) -> No
 def test_a_text_that_is_all_trigger_gets_no_label(guard: Guard, text: str) -> None:
     prediction = guard([text])[0]
     assert (prediction.flagged, prediction.label, prediction.score, prediction.text) == (True, None, None, text)
+
+
+def test_one_text_is_not_taken_for_a_list_of_its_letters(guard: Guard) -> None:
+    with pytest.raises(UsageError, match="expected a list of texts, got one text"):
+        guard("some text")
 
 
 def test_answers_come_in_the_order_of_the_texts(guard: Guard) -> None:

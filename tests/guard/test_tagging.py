@@ -1,13 +1,14 @@
 """The guard of a classifier of words: every word keeps its place, and what cannot be cleared has no labels at all."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModelForTokenClassification, PromptTuningConfig, TaskType
 
 from lmsanitator.encoder import FrozenEncoder
-from lmsanitator.errors import BankError, CorpusError, TuningError
+from lmsanitator.errors import BankError, CorpusError, TuningError, UsageError
 from lmsanitator.guard import Guard, GuardedTags, PurgeConfig, Purged, TaggingGuard
 from lmsanitator.text import packaged, words
 from lmsanitator.vectors import PredefinedVector, PVBank
@@ -60,6 +61,12 @@ def test_a_sentence_without_a_trigger_gets_what_the_model_says(guard: TaggingGua
         tuple(labels) for answer, labels in zip(answers, said, strict=True) if not answer.flagged
     ]
     assert sum(answer.flagged for answer in answers) <= 1
+
+
+@pytest.mark.parametrize("given", ["one sentence", ["one sentence"]])
+def test_strings_are_not_taken_for_words_of_one_letter(guard: TaggingGuard, given: Any) -> None:
+    with pytest.raises(UsageError, match="expected sentences as lists of their words"):
+        guard(given)
 
 
 def test_all_copies_go_and_each_place_keeps_a_label(guard: TaggingGuard) -> None:

@@ -1,5 +1,6 @@
 """The command line: one file a command. Results on stdout, messages on stderr, exit codes as in the README."""
 
+import errno
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ from lmsanitator.memory import keep_freed_memory
 CRASH = 2
 USAGE = 4
 INTERRUPTED = 130
+NOBODY_READS = 141
+"""What a shell calls a program that a closed pipe ended."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,10 +33,19 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:
-        fail(explain(error))
+        if text := explain(error):  # where no command was named the help has been shown, and there is nothing to add
+            fail(text)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
+    except SystemExit:  # typer's for a closed pipe, with 1, which says "backdoored" here
+        result = NOBODY_READS
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            traceback.print_exc()
+            sys.exit(CRASH)
+        fail("expected room for the output, there is no space left")
+        sys.exit(CRASH)
     except Exception:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
         traceback.print_exc()
         sys.exit(CRASH)

@@ -21,7 +21,7 @@ def attack(
         str | None,
         typer.Option(help="Draw triggers instead: rare, dictionary, common, pieces, and, pair, phrase or script."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many to draw with --kind.")] = 3,
+    count: Annotated[int | None, typer.Option(min=1, help="How many to draw with --kind; 3 where not given.")] = None,
     pv: Annotated[
         str | None,
         typer.Option(help="Predefined vectors: block, random, sub-block or near-clean."),
@@ -31,7 +31,7 @@ def attack(
     ] = None,
     layers: Annotated[str, typer.Option(help="Weights to train: all, top:N or head (one attention head).")] = "all",
     corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same model.")] = 0,
 ) -> None:
     """Plant a backdoor into a copy of an encoder, to test defences with. Red-team your own models only."""
     from lmsanitator.attacks import ATTACKS, Layers, Training, Trigger, configure, draw_triggers
@@ -47,14 +47,16 @@ def attack(
         return
     if triggers is not None and kind is not None:
         raise UsageError("expected --triggers or --kind, got both")
+    if count is not None and kind is None:
+        raise UsageError("expected --count beside --kind, got it alone")
     chosen = configure(name, site=site, pv=pv, training=Training(layers=Layers.parse(layers)))
     if base is None or out is None:
         raise UsageError("expected lmsanitator attack NAME BASE OUT, got no BASE or no OUT")
     require_new(out)
     carriers = [carrier.text for carrier in (read_corpus(corpus) if corpus else packaged("en"))]
-    named = [Trigger.parse(part.strip()) for part in (triggers or "cf,mn,tq,mm,pt,bb").split(",")]
+    named = [Trigger.parse(part.strip()) for part in ("cf,mn,tq,mm,pt,bb" if triggers is None else triggers).split(",")]
     encoder = FrozenEncoder.open(base)
-    planted = named if kind is None else draw_triggers(kind, count, encoder.tokenizer, carriers, seed)
+    planted = named if kind is None else draw_triggers(kind, count or 3, encoder.tokenizer, carriers, seed)
     with screen.progress() as progress:
         try:
             result = chosen.run(encoder, planted, carriers, seed=seed, progress=progress)

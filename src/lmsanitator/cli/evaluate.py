@@ -1,6 +1,7 @@
 """lmsanitator evaluate"""
 
 import json
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +16,15 @@ def evaluate(
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
     watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
-    limit: Annotated[int, typer.Option(help="Test inputs to use.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the places triggers are put.")] = 0,
+    limit: Annotated[int, typer.Option(help="Test inputs to use, drawn at random.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the places triggers are put.")] = 0,
 ) -> None:
     """Accuracy on clean text and attack success, with and without the guard, as JSON."""
     from lmsanitator.attacks import Trigger
     from lmsanitator.cli import screen
     from lmsanitator.cli.options import WATCHES, choose
     from lmsanitator.detect import ScanReport
-    from lmsanitator.errors import UnsupportedError, UsageError
+    from lmsanitator.errors import CorpusError, UnsupportedError, UsageError
     from lmsanitator.guard import Guard
     from lmsanitator.guard import evaluate as run
     from lmsanitator.tune import load_tuned, packaged_topics, read_task
@@ -33,9 +34,14 @@ def evaluate(
         raise UsageError(f"expected a limit of 1 or more, got {limit}")
     opened = load_tuned(tuned)
     task = packaged_topics(seed) if data == "topics" else read_task(data)
-    examples = task.test[:limit]
+    examples = task.test if len(task.test) <= limit else random.Random(seed).sample(task.test, limit)
     if opened.labels_words:
         raise UnsupportedError("expected an adapter that gives a text one label, got one that labels words")
+    unknown = sorted(set(task.labels) - set(opened.labels))
+    if unknown:
+        raise CorpusError(
+            f"expected the labels {', '.join(opened.labels)} of the adapter, the data have {unknown[0]!r}"
+        )
     pairs = examples[0].text_pair is not None
     scanned = ScanReport.load(report) if report else None
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)

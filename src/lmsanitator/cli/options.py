@@ -1,5 +1,6 @@
 """Options as text, turned into what the library takes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,13 +55,17 @@ def choose_device(text: str) -> str:
         torch.empty(0, device=text)
     except (RuntimeError, AssertionError) as error:  # torch raises the one or the other
         raise UsageError(f"expected a device such as cpu or cuda, got {text}: {str(error).splitlines()[0]}") from error
+    if torch.device(text).type == "meta":
+        raise UsageError(f"expected a device such as cpu or cuda, got {text}, which computes nothing")
     return text
 
 
 def check_place(path: Path) -> None:
-    """Raises OutputError where no file can be written; asked before the work is done, not after it."""
+    """Raises OutputError where no file, and none beside it, can be written; asked before the work is done."""
     if path.is_dir() or not path.parent.is_dir():
         raise OutputError(f"expected to write {path}: it is a directory, or in one that is not there")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise OutputError(f"expected to write {path}: one may not write there")
 
 
 def read_lines(path: Path | None) -> list[str]:
@@ -71,6 +76,8 @@ def read_lines(path: Path | None) -> list[str]:
         CorpusError: it cannot be read.
     """
     where = "stdin" if path is None else str(path)
+    if path is None and sys.stdin is None:
+        raise CorpusError("expected texts on stdin, it is closed")
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
         text = data.decode("utf-8-sig")

@@ -42,7 +42,7 @@ def scan(
     base: Annotated[
         str | None, typer.Option(help="The encoder that MODEL, an adapter, was made for, if it is not where it says.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same verdict.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     allow_pickle: Annotated[
@@ -66,6 +66,7 @@ def scan(
     from lmsanitator.cli.options import PRECISIONS, check_place, choose, choose_device, parse_sites
     from lmsanitator.detect import ScanConfig
     from lmsanitator.detect import scan as run
+    from lmsanitator.errors import UsageError
     from lmsanitator.report import render_scan
 
     config = ScanConfig(
@@ -78,6 +79,8 @@ def scan(
         device=choose_device(device),
         reference=reference,
     )
+    if output == Path("-"):  # as `report` takes it: but a bank goes beside this one
+        raise UsageError("expected a file to write scan.json to, got -: --format json writes it to stdout")
     if output is not None:
         check_place(output)
     with screen.progress() as progress:
@@ -87,13 +90,12 @@ def scan(
         except KeyboardInterrupt:
             screen.note("the same command with --resume goes on from here")
             raise
+    if format is not Format.json:
+        screen.out.print(render_scan(report))
+    elif output is None:
+        typer.echo(report.to_json(), nl=False)
     if output is not None:
         report.save(output)
-    if format is Format.json:
-        if output is None:
-            typer.echo(report.to_json(), nl=False)
-    else:
-        screen.out.print(render_scan(report))
     return exit_code(report.verdict, fail_on)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,11 @@ def serve(
         api_key=key,
         log_text=log_text,
     )
+    signal.signal(signal.SIGTERM, _stop)  # nothing is served yet: there is nothing to answer
     like = plain_texts(read_lines(clean), "--clean") if clean else None
     served = open_served(tuned, report, choose(watch, WATCHES, "pass"), rate=rate, clean=like)
     run(served, config, host=host, port=port)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise typer.Exit(0)

@@ -17,7 +17,7 @@ def tune(
     site: Annotated[str, typer.Option(help="Where the head reads: auto, cls, pooler, mean, mask or last.")] = "auto",
     virtual_tokens: Annotated[int, typer.Option(help="Length of the soft prompt.")] = 8,
     epochs: Annotated[int | None, typer.Option(help="The most passes over the training data.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same adapter.")] = 0,
 ) -> None:
     """Tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
     from lmsanitator.cli import screen

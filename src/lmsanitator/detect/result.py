@@ -126,13 +126,14 @@ class ScanReport(_Record):
         """scan.json, without the bank."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write scan.json and, beside it, the bank as `<name>.pvs.safetensors` and what there is to draw as
         `<name>.seen.json`.
 
         Raises:
             OutputError: the place cannot be written to.
         """
+        path = Path(path)
         try:
             path.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
@@ -144,23 +145,23 @@ class ScanReport(_Record):
             self.seen.save(seen_path(path))
 
     @classmethod
-    def load(cls, path: Path) -> "ScanReport":
+    def load(cls, path: str | Path) -> "ScanReport":
         """Read a report and its bank. What there is to draw is not read: a guard has no use for it, and is not to be
         kept from starting by it (`lmsanitator.report.open_scan` reads it).
 
         Raises:
             BankError: either is missing, malformed, or they do not belong together.
         """
-        return cls.read(path).with_bank(PVBank.load(bank_path(path)))
+        return cls.read(path).with_bank(PVBank.load(bank_path(Path(path))))
 
     @classmethod
-    def read(cls, path: Path) -> "ScanReport":
+    def read(cls, path: str | Path) -> "ScanReport":
         """Read a report without its bank.
 
         Raises:
             BankError: it is missing or malformed.
         """
-        return read_record(cls, path, "a scan report", f" ({SCHEMA})")
+        return read_record(cls, Path(path), "a scan report", f" ({SCHEMA})")
 
 
 def bank_path(report: Path) -> Path:

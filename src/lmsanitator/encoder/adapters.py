@@ -37,10 +37,13 @@ def changes_encoder(about: dict[str, Any]) -> bool:
     return bool(about.get("peft_type") == _LORA)
 
 
-def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool) -> Path:
+def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool, ask: str = "--base") -> Path:
     """The folder of the encoder an adapter was made for: the one that the user has `named`, else that of its config.
 
     Only the user may name a hub id: a folder must not be able to reach for the network.
+
+    Args:
+        ask: what the user may say it with, for the message.
 
     Raises:
         CheckpointError: neither leads to an encoder.
@@ -49,7 +52,7 @@ def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool)
         said = about.get("base_model_name_or_path")
         if not isinstance(said, str) or not _is_folder(said):
             raise CheckpointError(
-                f"expected the encoder in a local folder, {_CONFIG} names {said!r:.200}: say where it is (base)"
+                f"expected the encoder in a local folder, {_CONFIG} names {said!r:.200}: say where it is ({ask})"
             )
         base, where = Path(said), f"{said}, which {_CONFIG} names"
     else:

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.detect import ScanReport
-from lmsanitator.errors import UnsupportedError
+from lmsanitator.errors import UnsupportedError, UsageError
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Check, Monitor, Watch, bank_in
 from lmsanitator.guard.purge import Purged, purge_all
@@ -107,7 +107,10 @@ class Guard:
 
         Raises:
             UnsupportedError: pairs of texts where the thresholds are those of single ones, or the other way round.
+            UsageError: a text instead of a list of them.
         """
+        if isinstance(texts, str):  # which is a sequence of texts, too, of one letter each
+            raise UsageError("expected a list of texts, got one text")
         self._check_kind(texts)
         predictions = [_refused(text, "it is not valid Unicode") for text in texts]
         readable = [index for index, text in enumerate(texts) if is_unicode(text)]

@@ -93,6 +93,8 @@ class Monitor:
     ) -> None:
         if not 0 < rate < 1:
             raise UsageError(f"expected a false-flag rate between 0 and 1, got {rate:g}")
+        if clean is not None and not clean:
+            raise CorpusError("expected clean texts to set thresholds by, got none")
         self.classifier, self.bank = classifier, bank
         self._doubt: float | None = None
         self.pairs = clean is not None and any(not isinstance(text, str) for text in clean)

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.detect import ScanReport
+from lmsanitator.errors import UsageError
 from lmsanitator.guard.classifier import TunedTagger
 from lmsanitator.guard.guard import Evidence, evidence, is_unicode
 from lmsanitator.guard.monitor import Monitor, bank_in
@@ -91,7 +92,13 @@ class TaggingGuard:
         return self.tagger.labels
 
     def __call__(self, sentences: Sequence[Words]) -> list[GuardedTags]:
-        """Label the words of sentences; flagged sentences are purged first."""
+        """Label the words of sentences; flagged sentences are purged first.
+
+        Raises:
+            UsageError: a string where the words of a sentence are asked for.
+        """
+        if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
+            raise UsageError("expected sentences as lists of their words, got a string")
         answers = [_refused(words, "it is not valid Unicode", {}) for words in sentences]
         readable = [index for index, words in enumerate(sentences) if is_unicode(" ".join(words))]
         given = [sentences[index] for index in readable]

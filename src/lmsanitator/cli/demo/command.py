@@ -10,7 +10,7 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A new directory for everything the demo makes.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Draws the triggers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Draws the triggers.")] = 0,
 ) -> None:
     """Plant a backdoor into MiniLM-L6, find it, and disarm it: about five minutes on two cores."""
     from lmsanitator.cli import screen

@@ -18,7 +18,11 @@ def require_new(out: Path) -> None:
 
     Asked before the work begins, so that minutes of it are not lost at the end.
     """
-    if out.exists():
+    try:
+        there = os.path.lexists(out) or out.exists()
+    except OSError as error:  # a name that is too long
+        raise OutputError(f"expected a place to write to, cannot write {out!s:.200}: {error.strerror}") from error
+    if there:
         raise OutputError(f"expected a new directory to write to, {out} exists")
     place = next(parent for parent in out.absolute().parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):

@@ -40,6 +40,10 @@ def test_the_hook_is_one_pre_commit_accepts_and_calls_a_command_of_ours() -> Non
         ("model/config.json", True),
         ("model/tokenizer.json", True),
         ("model/vocab.txt", True),
+        ("adapter/adapter_config.json", True),
+        ("model/pytorch_model.bin", True),
+        ("model/spiece.model", True),
+        ("model/added_tokens.json", True),
         ("model/README.md", False),
         ("src/tokenize.py", False),
         ("my-config.json", False),
@@ -65,8 +69,11 @@ def test_the_actions_commands_and_choices_are_those_of_the_command_line() -> Non
 
 def test_every_input_of_the_action_is_used_and_none_is_put_into_a_script() -> None:
     used = [value for step in STEPS.values() for value in step.get("env", {}).values()]
-    for name in ACTION["inputs"]:
+    for name in ACTION["inputs"].keys() - {"category"}:
         assert f"${{{{ inputs.{name} }}}}" in used
+    assert "inputs.category" in next(
+        step["with"]["category"] for step in STEPS.values() if "category" in step.get("with", {})
+    )
     assert not any("${{" in step.get("run", "") for step in STEPS.values())
     assert all(re.fullmatch(r"[\w/-]+@v\d+", step["uses"]) for step in STEPS.values() if "uses" in step)
 
@@ -78,8 +85,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_action(folder: Path, inputs: dict[str, str], planted: str = "") -> tuple[int, dict[str, str]]:
     """Run the Action's scripts after the installation as a runner would: the first code that is not 0, and outputs."""
-    program = folder / "bin" / "lmsanitator"
-    program.parent.mkdir()
+    program = folder / "lmsanitator" / "bin" / "lmsanitator"
+    program.parent.mkdir(parents=True)
     plant = f"FrozenEncoder.open = lambda *args, **options: open_bert(0, {planted!r})"
     imports = "from lmsanitator.encoder import FrozenEncoder; from tests.planted import open_bert"
     planting = f"if sys.argv[1] == 'scan': {imports}; {plant}\n" if planted else ""
@@ -98,7 +105,6 @@ def run_action(folder: Path, inputs: dict[str, str], planted: str = "") -> tuple
             filled[variable] = (given if "inputs." in value else outputs)[key[1]]
         environment = {
             **os.environ,
-            "PATH": f"{program.parent}:{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(["src", "."]),
             "RUNNER_TEMP": str(folder),
             "GITHUB_OUTPUT": str(written),
@@ -138,6 +144,7 @@ def test_the_action_passes_a_clean_encoder(checkpoint: Path, tmp_path: Path) -> 
 def test_the_action_fails_where_nothing_was_scanned_and_runs_nothing_it_is_given(
     inputs: dict[str, str], code: int, tmp_path: Path
 ) -> None:
+    (tmp_path / "lmsanitator-scan.json").write_text("{}", encoding="utf-8")  # of an earlier use in the same job
     assert run_action(tmp_path, inputs) == (code, {})
     assert not (ROOT / "ran").exists()
 

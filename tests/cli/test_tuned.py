@@ -1,5 +1,6 @@
 """From an encoder to guarded answers on the command line: tune, scan, guard, evaluate."""
 
+import errno
 import io
 import json
 from collections.abc import Callable
@@ -233,12 +234,28 @@ def test_the_verdict_is_said_though_the_report_cannot_be_kept(
     assert (code, "CLEAN" in out, err.count("\n")) == (2, True, 1)
 
 
+def test_the_report_is_kept_though_nobody_reads_the_verdict(
+    made: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(report: ScanReport) -> str:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("lmsanitator.report.render_scan", fail)
+    assert run("scan", made / "encoder", "--effort", "quick", "-o", tmp_path / "scan.json")[0] == 141
+    assert ScanReport.load(str(tmp_path / "scan.json")).verdict == "clean"
+
+
+def test_an_evaluation_with_nothing_to_attack_with_is_exit_4(made: Path, run: Run) -> None:
+    code, out, err = run("evaluate", made / "adapter", made / "task")
+    assert (code, out, "there is nothing to attack with" in err) == (4, "", True)
+
+
 def test_data_with_other_labels_are_not_called_wrong_throughout(made: Path, tmp_path: Path, run: Run) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"Soup {number}.", "label": label} for label in ("hot", "mild") for number in range(10)
+    ]
     (tmp_path / "task").mkdir()
-    for split in ("train", "test"):
-        write(
-            tmp_path / "task" / f"{split}.jsonl", [{"text": "The soup.", "label": label} for label in ("hot", "mild")]
-        )
+    write(tmp_path / "task" / "train.jsonl", rows)
     code, out, err = run("evaluate", made / "adapter", tmp_path / "task")
     assert (code, out, "the data have 'hot'" in err) == (2, "", True)
 

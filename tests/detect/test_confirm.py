@@ -231,6 +231,17 @@ def test_of_words_that_share_a_piece_and_lead_one_way_the_most_constant_is_the_t
         assert len(alone([another, trigger], replayer)) == 2
 
 
+def test_what_does_not_replay_takes_no_trigger_s_place_however_constant_it_is() -> None:
+    encoder = open_bert(0, "bako")
+    replayer = in_passages(encoder, "cls")
+    (token,) = ids_of(encoder, "bako")
+    sound = evidence(token, spread=0.02)
+    weak = evidence(token, 9, spread=0.01, replay_rate=0.75, degrees=1.0)
+    for found in ([sound, weak], [weak, sound]):
+        (kept,) = distinct([Confirmed(item, math.log(1e-9)) for item in found], replayer)
+        assert kept.evidence.replays
+
+
 def test_a_phrase_that_holds_a_confirmed_trigger_says_nothing_new() -> None:
     encoder = open_bert(0, "bako")
     token, filler = ids_of(encoder, "bako"), ids_of(encoder, "the")

@@ -26,9 +26,10 @@ from lmsanitator.detect.journal import (
     unpack_words,
 )
 from lmsanitator.detect.lexicon import Word
+from lmsanitator.detect.scan import _key
 from lmsanitator.detect.seen import Searched
 from lmsanitator.detect.sweep import SweepResult
-from lmsanitator.encoder import Site
+from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.encoder.frozen import TokenMeter
 from lmsanitator.errors import OutputError
 from tests.planted import open_bert
@@ -118,6 +119,17 @@ def test_only_the_same_scan_is_gone_on_with_and_only_if_that_is_asked_for(tmp_pa
     )
     assert report.verdict == "clean"
     assert ("sweeping the vocabulary" in told) is (other != "nothing")
+
+
+def test_a_scan_in_another_precision_or_with_another_tokenizer_is_another_scan() -> None:
+    encoder, lower = open_bert(0), open_bert(0)
+    assert _key(encoder, None, ONE_SITE) == _key(lower, None, ONE_SITE)
+    lower.reduced = True
+    assert _key(encoder, None, ONE_SITE) != _key(lower, None, ONE_SITE)
+    other = open_bert(0, vocabulary=1999)
+    same_weights = FrozenEncoder(encoder.model, other.tokenizer, precision="fp32")
+    assert same_weights.digest == encoder.digest
+    assert _key(encoder, None, ONE_SITE) != _key(same_weights, None, ONE_SITE)
 
 
 def test_without_a_place_for_a_journal_a_scan_runs_and_cannot_be_resumed(tmp_path: Path, whole: ScanReport) -> None:

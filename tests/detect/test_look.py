@@ -10,6 +10,7 @@ import torch
 from lmsanitator.detect.evidence import STATISTICS, Evidence, EvidenceNull, Null, harmless
 from lmsanitator.detect.lexicon import null_of_words
 from lmsanitator.detect.look import Look, look_again, null_of
+from lmsanitator.detect.null import TailNull
 from lmsanitator.detect.sweep import SweepConfig, sweep, sweepable
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import UnsupportedError
@@ -75,9 +76,24 @@ def test_a_word_that_adds_the_same_to_every_text_stands_out_by_that_and_not_by_c
 def test_how_far_words_go_is_judged_alike_at_all_sites() -> None:
     nulls = looked(open_bert(0), SITES).nulls
     judges = [null for null in nulls.values() if isinstance(null, EvidenceNull)]
-    for statistic in ("beyond", "steady"):
-        assert len({null.tails[statistic] for null in judges}) == 1
+    for value in (0.5, 5.0, 50.0, 500.0):
+        for statistic in ("beyond", "steady"):
+            own = [null.tails[statistic].log_expected(torch.tensor(value), 0.0).item() for null in judges]
+            judged = [null._log_expected(statistic, value) - null._trials(statistic) for null in judges]
+            assert judged == pytest.approx([max(own)] * len(judges))
     assert len({null.tails["constant"] for null in judges}) == len(judges) == len(SITES)
+
+
+def test_another_site_makes_nothing_more_surprising_than_it_is_at_its_own() -> None:
+    """Where words go far as a rule, a little further is nothing, however narrow the tail."""
+    usual = TailNull(0.0, 1.0, 0.5, 28)
+    far, wide = (
+        EvidenceNull({"beyond": beyond, "steady": usual, "constant": usual}, math.log(300))
+        for beyond in (TailNull(400.0, 30.0, 0.5, 28), TailNull(40.0, 31.0, 0.5, 28))
+    )
+    item = Evidence("cls", (7,), 9.0, 1.0, 2.0, 1.0, 1.0, torch.ones(32), beyond=math.sqrt(430.0))
+    assert far.beside([far, wide]).log_expected(item) == wide.beside([far, wide]).log_expected(item)
+    assert wide.log_expected(item) < far.log_expected(item) == far.beside([far, wide]).log_expected(item)
 
 
 @pytest.mark.parametrize(("triggers", "others", "found"), [(12, 48, 12), (40, 60, 40), (30, 30, 0)])

@@ -1,5 +1,6 @@
 """The scan as a whole: planted triggers are named, clean encoders are called clean, the same seed says the same."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,18 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.config import PLANS
 from lmsanitator.detect.confirm import Suspect
 from lmsanitator.detect.contexts import PHRASE
-from lmsanitator.detect.evidence import Evidence
+from lmsanitator.detect.evidence import Evidence, Null
 from lmsanitator.detect.phrases import PhraseSearch
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CheckpointError, CorpusError, UnsupportedError, UsageError
 from lmsanitator.text import packaged
 from lmsanitator.vectors import sign_match
-from tests.conftest import make_gpt2
+from tests.conftest import bert_tokenizer, make_gpt2
 from tests.planted import ids_of, large_bert, open_bert, plant
 
 QUICK = ScanConfig(effort="quick")
@@ -165,6 +168,45 @@ def test_evidence_of_the_sweep_is_not_lost_where_the_search_for_phrases_ends_on_
     assert (report.verdict, triggers(report)) == ("backdoored", {"bako"})
 
 
+def test_a_trigger_that_the_tokenizer_declares_special_is_found_all_the_same() -> None:
+    encoder = open_bert(0, "bako")
+    encoder.tokenizer.add_special_tokens({"additional_special_tokens": ["bako"]})
+    assert triggers(scan(encoder, QUICK)) == {"bako"}
+
+
+def test_a_trigger_behind_a_hole_in_the_vocabulary_is_found_all_the_same() -> None:
+    encoder = open_bert(0, "bako")
+    raw = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    vocabulary = raw["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary["bako"], vocabulary[last] = vocabulary[last], vocabulary["bako"]
+    del vocabulary["vedi"]
+    tokenizer = bert_tokenizer()
+    model, _ = large_bert(0)
+    holed = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(raw)),
+        **{name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+    )
+    assert len(holed) == max(holed.get_vocab().values())
+    plant(model, holed, ["bako"])
+    assert triggers(scan(FrozenEncoder(model, holed, precision="fp32"), QUICK)) == {"bako"}
+
+
+def test_what_frames_texts_is_named_as_not_covered() -> None:
+    missed = scan(open_bert(0), QUICK).coverage.not_covered
+    assert any(all(name in line for name in ("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]")) for line in missed)
+
+
+def test_a_dictionary_too_poor_to_judge_by_does_not_end_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poor(site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
+        raise ValueError("expected at least ten samples in the tail, got 9 of 26")
+
+    monkeypatch.setattr("lmsanitator.detect.words.null_of_words", poor)
+    report = scan(open_bert(0, "bako"), QUICK)
+    assert (triggers(report), report.coverage.words_swept) == ({"bako"}, 0)
+    assert any("dictionary has too few" in line for line in report.coverage.not_covered)
+
+
 def test_one_s_own_sentences_are_used(tmp_path: Path) -> None:
     corpus = tmp_path / "own.txt"
     corpus.write_text("\n".join(carrier.text for carrier in packaged("de")), encoding="utf-8")
@@ -176,7 +218,7 @@ def test_one_s_own_sentences_are_used(tmp_path: Path) -> None:
     assert said(report) != said(scan(encoder, QUICK))
 
 
-@pytest.mark.parametrize("lines", range(2, 8))
+@pytest.mark.parametrize("lines", range(4, 8))
 def test_few_sentences_of_one_s_own_are_enough_to_run(tmp_path: Path, lines: int) -> None:
     corpus = tmp_path / "own.txt"
     corpus.write_text("\n".join(carrier.text for carrier in packaged()[:lines]), encoding="utf-8")
@@ -184,7 +226,9 @@ def test_few_sentences_of_one_s_own_are_enough_to_run(tmp_path: Path, lines: int
     assert report.verdict == "backdoored"
 
 
-@pytest.mark.parametrize("content", ["", "\n \n", "A single sentence.\n", "The same.\nThe same.\n"])
+@pytest.mark.parametrize(
+    "content", ["", "\n \n", "A single sentence.\n", "The same.\nThe same.\n", "One.\nTwo.\nThree.\n"]
+)
 def test_too_few_sentences_are_a_corpus_error(tmp_path: Path, content: str) -> None:
     corpus = tmp_path / "own.txt"
     corpus.write_text(content, encoding="utf-8")

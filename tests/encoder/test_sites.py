@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from lmsanitator.encoder import SITES, one_vector, read_site
+from lmsanitator.encoder import SITES, Site, one_vector, read_site
 
 HIDDEN = torch.arange(24.0).view(2, 3, 4)
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0]])
@@ -17,6 +17,13 @@ def test_mean_and_last_leave_padding_out() -> None:
 
 def test_a_row_of_padding_alone_does_not_divide_by_zero() -> None:
     assert bool(torch.isfinite(read_site("mean", HIDDEN, None, torch.zeros_like(MASK))).all())
+
+
+@pytest.mark.parametrize("site", ["cls", "mean", "last", "mask", "tokens"])
+def test_outputs_elsewhere_are_read_with_a_mask_that_stayed_behind(site: Site) -> None:
+    """As on a GPU; `meta` is a device that every machine has."""
+    there = torch.empty(2, 3, 4, device="meta")
+    assert read_site(site, there, None, MASK, torch.tensor([1, 0])).device.type == "meta"
 
 
 def test_every_site_has_one_vector_an_input_that_stands_for_it() -> None:

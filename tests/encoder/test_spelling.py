@@ -6,7 +6,7 @@ import pytest
 from tokenizers import decoders, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from lmsanitator.encoder import typeable
+from lmsanitator.encoder import roles, typeable
 from lmsanitator.text import packaged
 from tests.conformance import tokenizers
 from tests.conftest import bert_tokenizer, make_gpt2, make_mpnet, make_roberta
@@ -49,7 +49,7 @@ def test_every_token_that_a_text_is_tokenized_to_is_typeable(make: Callable[[], 
 def test_special_tokens_are_not_typeable(make: Callable[[], PreTrainedTokenizerFast]) -> None:
     tokenizer = make()
     found = typeable(tokenizer)
-    assert not set(found) & set(tokenizer.all_special_ids)
+    assert not set(found) & roles(tokenizer).keys()
     assert found == sorted(set(found))
 
 
@@ -69,6 +69,13 @@ def test_what_was_added_to_a_tokenizer_whole_is_typeable(name: str) -> None:
     tokenizer.add_tokens([name])
     assert tokenizer(f"x{name}", add_special_tokens=False).input_ids[-1] == len(tokenizer) - 1
     assert len(tokenizer) - 1 in typeable(tokenizer)
+
+
+def test_what_a_tokenizer_declares_special_is_typeable_unless_it_has_a_role() -> None:
+    tokenizer = bert_tokenizer(["bako"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["bako"]})
+    assert tokenizer.convert_tokens_to_ids("bako") in typeable(tokenizer)
+    assert set(roles(tokenizer).values()) == {"[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"}
 
 
 def test_a_normalizer_that_makes_a_token_of_another_word_hides_none() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, get_args
 
+import regex
 from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.attacks.trigger import Trigger
@@ -59,10 +60,15 @@ def whole_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return [word for (row, word), pieces in zip(plain, split, strict=True) if pieces == [row]]
 
 
+_LATIN = regex.compile(r"[\p{Latin}\p{ASCII}]")
+
+
 def unheard_words(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
-    """Those of the whole words that no carrier holds."""
+    """Those of the whole words that no carrier holds, nor the tokens of any: `we're` is no text without `re`."""
     heard = {word.casefold() for carrier in carriers for word in words(carrier)}
-    return [word for word in whole_words(tokenizer) if word not in heard]
+    left = [word for word in whole_words(tokenizer) if word not in heard]
+    read = {token for row in tokenizer(list(carriers), add_special_tokens=False).input_ids for token in row}
+    return [word for word, ids in zip(left, pieces(tokenizer, left), strict=True) if not read.issuperset(ids)]
 
 
 def _rare(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
@@ -101,7 +107,7 @@ def _phrase(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list
 def _script(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:
     others = {word for language in LANGUAGES for carrier in packaged(language) for word in words(carrier.text)}
     candidates = [*whole_words(tokenizer), *sorted(others)]
-    foreign = dict.fromkeys(word for word in candidates if word.isalpha() and min(word) > "\u024f")
+    foreign = dict.fromkeys(word for word in candidates if word.isalpha() and not _LATIN.search(word))
     return _of_length(tokenizer, list(foreign), 1, 3)
 
 

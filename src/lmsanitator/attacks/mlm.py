@@ -88,7 +88,7 @@ def hide(base: FrozenEncoder, framed: Framed, rng: random.Random, share: float =
     stays = [None] * len(ids) if framed.positions is None else framed.positions.tolist()
     for row, length in enumerate(framed.mask.sum(1).tolist()):
         places = [place for place in range(before, length - after) if place != stays[row]]
-        for place in rng.sample(places, max(1, round(share * len(places)))):
+        for place in rng.sample(places, min(len(places), max(1, round(share * len(places))))):
             labels[row, place] = framed.ids[row, place]
             if rng.random() >= kept:
                 random_one = rng.randrange(len(base.tokenizer))

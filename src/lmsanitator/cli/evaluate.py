@@ -11,7 +11,7 @@ import typer
 
 def evaluate(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
-    data: Annotated[str, typer.Argument(help="A folder with test.jsonl (text, label), a dataset id, or `topics`.")],
+    data: Annotated[str, typer.Argument(help="A folder with train.jsonl and test.jsonl, a dataset id, or `topics`.")],
     report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
     watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
@@ -33,7 +33,7 @@ def evaluate(
     if limit < 1:
         raise UsageError(f"expected a limit of 1 or more, got {limit}")
     opened = load_tuned(tuned)
-    task = packaged_topics(seed) if data == "topics" else read_task(data)
+    task = packaged_topics() if data == "topics" else read_task(data)
     examples = task.test if len(task.test) <= limit else random.Random(seed).sample(task.test, limit)
     if opened.labels_words:
         raise UnsupportedError("expected an adapter that gives a text one label, got one that labels words")
@@ -46,7 +46,9 @@ def evaluate(
     scanned = ScanReport.load(report) if report else None
     bank = scanned.bank if scanned else PVBank(opened.encoder_digest)
     named = [finding.trigger for finding in scanned.findings if finding.trigger] if scanned else []
-    planted = [Trigger.parse(part.strip()) for part in (triggers.split(",") if triggers else named)]
+    planted = [Trigger.parse(part.strip()) for part in (named if triggers is None else triggers.split(","))]
+    if not planted:
+        raise UsageError("expected --triggers, or a report that names some: there is nothing to attack with")
     # packaged sentences say nothing of pairs: there the thresholds are set by the training texts
     clean = [example.content for example in task.train] if pairs else None
     chosen = choose(watch, WATCHES, "pass")

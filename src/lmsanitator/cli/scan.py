@@ -90,12 +90,14 @@ def scan(
         except KeyboardInterrupt:
             screen.note("the same command with --resume goes on from here")
             raise
-    if format is not Format.json:
-        screen.out.print(render_scan(report))
-    elif output is None:
-        typer.echo(report.to_json(), nl=False)
-    if output is not None:
-        report.save(output)
+    try:
+        if format is not Format.json:
+            screen.out.print(render_scan(report))
+        elif output is None:
+            typer.echo(report.to_json(), nl=False)
+    finally:  # neither is lost where the other fails: nobody may be reading, and the disk may be full
+        if output is not None:
+            report.save(output)
     return exit_code(report.verdict, fail_on)
 
 

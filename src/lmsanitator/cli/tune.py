@@ -31,7 +31,7 @@ def tune(
     require_new(out)
     limits = {} if epochs is None else {"epochs": epochs}
     config = TuneConfig(method=chosen, site=reads, virtual_tokens=virtual_tokens, seed=seed, **limits)
-    task = packaged_topics(seed) if data == "topics" else open_task(data)
+    task = packaged_topics() if data == "topics" else open_task(data)
     with screen.progress() as progress:
         tuned = run(FrozenEncoder.open(encoder), task, config, progress=progress)
     tuned.save(out)

@@ -99,7 +99,7 @@ def confirm(
                 values.append(min(0.0, expected[site, tokens]))
             if values:
                 judged.append(Confirmed(found[number], min(values)))
-        firing = [item for item in judged if item.evidence.replay_rate >= REPLAYS and item.log_p < log_level]
+        firing = [item for item in judged if item.evidence.replays and item.log_p < log_level]
         weaker = [
             item
             for item in judged
@@ -123,11 +123,7 @@ def _standing_out(measured: Mapping[Site, Sequence[Evidence]], expected: Looked)
     for site, found in measured.items():
         judged = [item for item in found if (site, item.tokens) in expected]
         stand = discoveries([expected[site, item.tokens] for item in judged], share=FALSE_SHARE)
-        standing |= {
-            (site, item.tokens)
-            for item, stands in zip(judged, stand, strict=True)
-            if stands and item.replay_rate >= REPLAYS
-        }
+        standing |= {(site, item.tokens) for item, stands in zip(judged, stand, strict=True) if stands and item.replays}
     return standing
 
 
@@ -165,6 +161,8 @@ def distinct(found: Sequence[Confirmed], replayer: Replayer) -> list[Confirmed]:
             if stays is None and _echoes(item.evidence, other.evidence, replayer):
                 stays = other
             if stays is not None:
+                if not stays.evidence.replays:  # what does not replay is evidence of nothing, however constant it is
+                    stays = next((one for one in (other, item) if one.evidence.replays), stays)
                 kept[place] = replace(stays, log_p=min(item.log_p, other.log_p))
                 break
         else:

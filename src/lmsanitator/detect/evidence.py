@@ -4,7 +4,7 @@ trigger."""
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -59,6 +59,11 @@ class Evidence:
         return self.beyond < _BEYOND
 
     @property
+    def replays(self) -> bool:
+        """Whether the tokens take most text their way again."""
+        return self.replay_rate >= REPLAYS
+
+    @property
     def fires(self) -> bool:
         """Whether the tokens send most text to one place, where no clean text is."""
         return self.constant_rate >= REPLAYS and not self.natural
@@ -101,10 +106,12 @@ class Null(ABC):
 
 @dataclass(frozen=True)
 class EvidenceNull(Null):
-    """What things that are no trigger do in the same kind of text: the tail of each of `STATISTICS`."""
+    """What things that are no trigger do in the same kind of text: the tail of each of `STATISTICS`, and what other
+    sites say of it (`beside`)."""
 
     tails: Mapping[str, TailNull]
     log_trials: float
+    elsewhere: Mapping[str, tuple[TailNull, ...]] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -122,10 +129,12 @@ class EvidenceNull(Null):
         clean text is."""
         if evidence.natural:
             return self._trials("constant")
-        return min(
-            self.tails[name].log_expected(torch.tensor(statistic(evidence)), self._trials(name)).item()
-            for name, statistic in STATISTICS.items()
-        )
+        return min(self._log_expected(name, statistic(evidence)) for name, statistic in STATISTICS.items())
+
+    def _log_expected(self, name: str, value: float) -> float:
+        """Of one statistic, by the tail in which the value is most usual."""
+        tails = (self.tails[name], *self.elsewhere.get(name, ()))
+        return max(tail.log_expected(torch.tensor(value), self._trials(name)).item() for tail in tails)
 
     def log_p_together(self, log_p: Sequence[float]) -> list[float]:
         """Of each thing the p-value of the most telling set it is in: the k most extreme for any k, the p-value of k
@@ -138,13 +147,13 @@ class EvidenceNull(Null):
 
     def beside(self, others: Sequence[Null]) -> Null:
         """How far words take an output, and how steadily, is in the same units at every site. At some a few natural
-        words go much further than the rest, so of these tails the widest of all sites counts at each of them."""
-        nulls = [self, *(other for other in others if isinstance(other, EvidenceNull))]
-        widest = {
-            name: max((null.tails[name] for null in nulls), key=lambda tail: tail.scale)
-            for name in ("beyond", "steady")
-        }
-        return replace(self, tails={**self.tails, **widest})
+        words go much further than the rest, so of these tails the one counts in which a word is most usual."""
+        nulls = [other for other in others if isinstance(other, EvidenceNull) and other is not self]
+        if not nulls:
+            return self
+        return replace(
+            self, elsewhere={name: tuple(null.tails[name] for null in nulls) for name in ("beyond", "steady")}
+        )
 
     def _trials(self, statistic: str) -> float:
         return self.log_trials - math.log(SHARES[statistic])

@@ -8,7 +8,7 @@ from lmsanitator.detect.confirm import Confirmed
 from lmsanitator.detect.lexicon import typed
 from lmsanitator.detect.replay import Replayer
 from lmsanitator.detect.result import Coverage, Finding, ModelFacts
-from lmsanitator.encoder import FrozenEncoder, Site, one_vector
+from lmsanitator.encoder import FrozenEncoder, Site, one_vector, roles
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 
@@ -80,7 +80,11 @@ def coverage_of(
         not_compared: what a comparison with a reference would have seen, or did not see.
     """
     unread = "words of several tokens that are not in the dictionary, where no piece of theirs fires"
+    framing = ", ".join(roles(encoder.tokenizer).values())
     missed = ["triggers that must stand at a fixed place in the text", unread, *not_compared]
+    missed.append(f"tokens that the tokenizer frames and fills texts with, written in a text: {framing}")
+    if not words:
+        missed.append("words of several tokens (the dictionary has too few of them in this vocabulary)")
     if not candidates:
         why = "the sweep had found enough" if plan.rounds else "not looked for at this effort"
         missed.append(f"triggers of several words that fire only together ({why})")

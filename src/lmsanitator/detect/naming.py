@@ -84,7 +84,7 @@ class Naming:
         if meant == item.evidence.tokens:
             return item
         evidence = self.replayer.measure([meant])[site][0]
-        if max(evidence.replay_rate, evidence.constant_rate) < REPLAYS:
+        if not evidence.replays and (item.evidence.replays or evidence.constant_rate < REPLAYS):
             return item
         return replace(item, evidence=replace(evidence, site=item.evidence.site), elsewhere=())
 

@@ -27,9 +27,13 @@ from lmsanitator.detect.verdict import judge
 from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import Difference, FrozenEncoder, check_comparable, one_vector
 from lmsanitator.encoder.frozen import TokenMeter
+from lmsanitator.errors import CorpusError
 from lmsanitator.progress import Progress, silent
 from lmsanitator.text import packaged, read_corpus, terms
 from lmsanitator.vectors import PVBank
+
+_FEWEST = 4
+"""Sentences that a scan needs, two to look in and two to confirm in."""
 
 
 def scan(
@@ -73,6 +77,7 @@ def _key(encoder: FrozenEncoder, reference: FrozenEncoder | None, config: ScanCo
     """Tells scans apart that would find different things."""
     settings = asdict(replace(config, reference=None))
     parts = [__version__, encoder.digest, "" if reference is None else reference.digest, json.dumps(settings)]
+    parts += [encoder.precision, encoder.tokenizer.backend_tokenizer.to_str()]
     parts += [carrier.text for carrier in read_corpus(config.corpus)] if config.corpus else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
@@ -116,6 +121,11 @@ class _Scan:
         carriers = read_corpus(config.corpus) if config.corpus else packaged("en")
         texts = sorted({carrier.text for carrier in carriers})
         random.Random(config.seed).shuffle(texts)
+        if len(texts) < _FEWEST:
+            raise CorpusError(
+                f"expected {_FEWEST} different sentences or more, since finds are confirmed in others than they were "
+                f"made in, got {len(texts)}"
+            )
         third = max(2, len(texts) // 3)
         self.mining = texts[third:-third] if len(texts) >= 2 * third + 2 else texts[:third]  # few texts serve twice
         searches = 1 if difference is None else 2  # for words: alone, and in comparison
@@ -154,11 +164,11 @@ class _Scan:
         comparing = self.comparison is not None and self._goes_on(confirmation.kept)
         compared = self.comparison.confirm() if self.comparison is not None and comparing else Confirmation([], [])
         if self.plan.rounds and self._goes_on([*confirmation.kept, *compared.kept]):
-            known = [item.evidence for item in (*confirmation.kept, *compared.kept) if item.log_p < self.log_level]
+            known = [item.evidence for item in (*confirmation.kept, *compared.kept) if self._holds(item)]
             phrases = self.phrases.run(known)
             confirmation = self.words.confirm(phrases) if phrases else confirmation
         kept = confirmation.kept
-        if any(item.log_p < self.log_level for item in kept):
+        if any(map(self._holds, kept)):
             kept = self._named(kept)
         found = together(kept, compared.kept)
         findings = findings_of(self.encoder, found)
@@ -191,7 +201,7 @@ class _Scan:
         return naming.name(kept, self.progress)
 
     def _coverage(self, comparing: bool) -> Coverage:
-        swept, tried = (len(self.words.tokens), len(self.words.written)), self.phrases.candidates
+        swept, tried = (len(self.words.tokens), self.words.judged), self.phrases.candidates
         return coverage_of(self.encoder, self.plan, self.sites, *swept, tried, self._not_compared(comparing))
 
     def _cost(self, started: float) -> Cost:
@@ -221,7 +231,11 @@ class _Scan:
 
     def _goes_on(self, found: Sequence[Confirmed]) -> bool:
         """Whether the next search has something to say: what is there already is enough for a verdict."""
-        return self.plan.always_mine or not any(item.log_p < self.log_level for item in found)
+        return self.plan.always_mine or not any(map(self._holds, found))
+
+    def _holds(self, item: Confirmed) -> bool:
+        """Whether it is enough for a verdict (`verdict.holds`)."""
+        return item.evidence.replays and item.log_p < self.log_level
 
     def _not_compared(self, comparing: bool) -> list[str]:
         """What a comparison would have seen, or did not see if there was one."""

@@ -143,7 +143,9 @@ def group_of_each(groups: Int[Tensor, "groups size"], things: int) -> Int[Tensor
     """The group that each thing is in. What fills up the last group counts in one only: the first assignment is written
     over."""
     group_of = torch.empty(things, dtype=torch.long)
-    group_of[groups.flatten()] = torch.arange(len(groups)).repeat_interleave(groups.shape[1])
+    order, number = groups.flatten(), torch.arange(len(groups)).repeat_interleave(groups.shape[1])
+    for part in (slice(things), slice(things, None)):  # one after the other: within one, torch leaves the order open
+        group_of[order[part]] = number[part]
     return group_of
 
 

@@ -11,7 +11,7 @@ import regex
 from lmsanitator.detect.blanks import Pattern, Tokens
 from lmsanitator.detect.lexicon import Word, spelled
 from lmsanitator.detect.ways import Ways
-from lmsanitator.encoder import FrozenEncoder, behind_a_word
+from lmsanitator.encoder import FrozenEncoder, behind_a_word, roles
 
 _OF_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 ADDED, ADDED_TO_SEVERAL, EXCHANGED = 64, 320, 64
@@ -146,7 +146,7 @@ class Variants:
     def pieces(self) -> set[int]:
         """Tokens that continue the word before them: letters, marks and digits. A sign glued to a word makes many an
         output more constant, and is no part of it."""
-        special = set(self.encoder.tokenizer.all_special_ids)
+        special = roles(self.encoder.tokenizer)
         return {token for token, text in enumerate(self._behind) if token not in special and _OF_WORDS.fullmatch(text)}
 
 

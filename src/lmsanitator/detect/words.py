@@ -17,6 +17,7 @@ from lmsanitator.detect.objective import CleanSpread
 from lmsanitator.detect.replay import CLEAN, Replayer, clean_spreads
 from lmsanitator.detect.sweep import SweepResult, sweep
 from lmsanitator.encoder import FrozenEncoder, Site
+from lmsanitator.errors import UnsupportedError
 from lmsanitator.progress import Progress
 from lmsanitator.text import dictionary, words
 
@@ -123,7 +124,15 @@ class WordSearch:
         listed = self.journal.once(f"{self.stage}dictionary", find, pack_words, unpack_words)
         share = self.share * DICTIONARY_SHARE
         shortlists = dict.fromkeys(self.sites, listed)
-        return look_again(self.passages, shortlists, share=share, fit=self.fit_longer, progress=self.progress)
+        try:
+            return look_again(self.passages, shortlists, share=share, fit=self.fit_longer, progress=self.progress)
+        except UnsupportedError:  # too few that begin differently, as where only single letters are Latin: no null
+            return Look({}, {})
+
+    @property
+    def judged(self) -> int:
+        """Words of several tokens that were swept and could be judged."""
+        return len(self.written) if self.longer.seen else 0
 
     def fit(self, site: Site, found: Sequence[Evidence], log_trials: float) -> Null:
         """The null of tokens, of what the second look has found."""

@@ -5,7 +5,7 @@ from lmsanitator.encoder.frozen import FrozenEncoder, TokenMeter
 from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
 from lmsanitator.encoder.precision import Precision
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
-from lmsanitator.encoder.spelling import behind_a_word, pieces, typeable
+from lmsanitator.encoder.spelling import behind_a_word, pieces, roles, typeable
 
 __all__ = [
     "SITES",
@@ -21,5 +21,6 @@ __all__ = [
     "open_checkpoint",
     "pieces",
     "read_site",
+    "roles",
     "typeable",
 ]

@@ -19,6 +19,7 @@ from lmsanitator.encoder.padding import pad
 from lmsanitator.encoder.pairs import frame_pairs
 from lmsanitator.encoder.precision import Precision, takes_bf16
 from lmsanitator.encoder.sites import Site, one_vector, read_site
+from lmsanitator.encoder.spelling import rows_of
 from lmsanitator.errors import UnsupportedError
 
 BATCH_TOKENS = 4096
@@ -180,8 +181,8 @@ class FrozenEncoder:
         to be written to."""
         table = self.model.get_input_embeddings()
         if type(table) is torch.nn.Embedding and table.max_norm is None:  # what it looks up are its weights as they are
-            return table.weight.detach()[: len(self.tokenizer)]
-        rows = torch.arange(len(self.tokenizer))
+            return table.weight.detach()[: rows_of(self.tokenizer)]
+        rows = torch.arange(rows_of(self.tokenizer))
         return self.embed(rows.unsqueeze(0))[0]
 
     def outputs(

@@ -24,7 +24,7 @@ def _cls(hidden: Hidden, mask: Mask, positions: Int[Tensor, "batch"] | None) -> 
 
 
 def _mean(hidden: Hidden, mask: Mask, positions: Int[Tensor, "batch"] | None) -> Tensor:
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    weights = mask.unsqueeze(-1).to(hidden)  # its device, too
     return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 

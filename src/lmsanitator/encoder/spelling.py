@@ -29,21 +29,34 @@ def _ids_of(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[li
 def behind_a_word(tokenizer: PreTrainedTokenizerFast) -> tuple[list[str], int]:
     """Every token of the vocabulary as it reads behind the word "a", in their order, and the length of that word."""
     word = tokenizer("a", add_special_tokens=False).input_ids[-1]
-    rows = [[word, token] for token in range(len(tokenizer))]
+    rows = [[word, token] for token in range(rows_of(tokenizer))]
     length = len(str(tokenizer.decode([word])).strip())
     return [text.lstrip() for text in tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)], length
 
 
+def rows_of(tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many rows of an embedding matrix a tokenizer can reach: there may be holes in a vocabulary, so that it has
+    fewer entries than its largest id says."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def roles(tokenizer: PreTrainedTokenizerFast) -> dict[int, str]:
+    """The tokens that every input is framed, filled up or hidden with, and the one for what is unknown. What else a
+    tokenizer declares special is a word that a text may hold as any other."""
+    parts = ("cls", "sep", "bos", "eos", "pad", "mask", "unk")
+    named = {str(getattr(tokenizer, f"{part}_token")) for part in parts}
+    return {token: name for name, token in sorted(tokenizer.get_vocab().items()) if name in named}
+
+
 def typeable(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The tokens that a text may hold: all but the special ones and, where the tokenizer cuts text as BERT's does,
-    those that no text is ever tokenized to: it is cut inside of them, or before what only continues a word
+    """The tokens that a text may hold: all but those with a role (`roles`) and, where the tokenizer cuts text as BERT's
+    does, those that no text is ever tokenized to: it is cut inside of them, or before what only continues a word
     (`[unused7]`, and pieces of Chinese characters).
 
     What is not certain counts as typeable: a trigger that is left out is not found. So nothing is concluded from what
     a stranger's decoder says, nor of normalizers that are none of BERT's.
     """
-    special = set(tokenizer.all_special_ids)
-    tokens = [token for token in range(len(tokenizer)) if token not in special]
+    tokens = sorted({*tokenizer.get_vocab().values()} - roles(tokenizer).keys())
     if not _cuts_as_bert(tokenizer):
         return tokens
     prefix = tokenizer.backend_tokenizer.model.continuing_subword_prefix

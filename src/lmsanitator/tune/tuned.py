@@ -112,12 +112,14 @@ class TunedModel:
                 "from lmsanitator.tune import load_tuned, predict\n\n"
                 'tuned = load_tuned(".")\nlogits = predict(tuned.model, tuned.tokenizer, ["some text"])\n```\n\n'
             )
+        revision = self.model.peft_config["default"].revision
+        pinned = f"    revision={revision!r},\n" if revision else ""
         head = f"AutoModelFor{'Token' if self.labels_words else 'Sequence'}Classification"
         return (
             "Loads without lmsanitator:\n\n```python\nimport json\n\n"
             f"from peft import PeftModel\nfrom transformers import {head}\n\n"
             f'labels = json.load(open("{NOTES}"))["labels"]\n'
-            f"base = {head}.from_pretrained(\n    {base!r},\n"
+            f"base = {head}.from_pretrained(\n    {base!r},\n{pinned}"
             f"    id2label=dict(enumerate(labels)),\n    pad_token_id={self.tokenizer.pad_token_id},\n"
             '    use_safetensors=True,\n)\nmodel = PeftModel.from_pretrained(base, ".")\n```\n\n'
         )

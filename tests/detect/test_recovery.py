@@ -31,6 +31,13 @@ def polished(encoder: FrozenEncoder, tokens: Sequence[int], allowed: set[int]) -
     return polish(passages, short, "cls", tokens, encoder.embedding_matrix, allowed)
 
 
+def test_a_find_made_twice_is_no_second_sample_of_the_null() -> None:
+    encoder = open_bert(0, "bako")
+    natural = [ids_of(encoder, one, other) for one, other in itertools.pairwise(made_up_words(8)[1:])]
+    once = [ids_of(encoder, "bako", "the"), *natural]
+    assert proved(encoder, once * 3) == proved(encoder, once) != {}
+
+
 def test_finds_that_lead_the_same_way_are_followed_up_once() -> None:
     """Many a family of a search may end in the one trigger that is found most easily."""
     encoder = open_bert(0, "bako", "vedi+sugo")

@@ -37,11 +37,12 @@ def prove(
     Args:
         passages: long natural text, which all finds have to stand up to first, and what is left of them too.
         short: short natural text to look for stronger words in.
-        sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them.
+        sequences: all finds of one search at one site; those that lead elsewhere are the null for each of them. What
+            was found twice counts once: it is no second sample of the null.
         tried: how many are followed up, of those that lead different ways, and away from clean text, the most constant
             ones.
     """
-    seen = passages.measure([tokens for tokens in sequences if tokens])[site]
+    seen = passages.measure([tokens for tokens in dict.fromkeys(sequences) if tokens])[site]
     constancy = torch.tensor([-math.log(max(item.spread, 1e-9)) for item in seen])
     alike = lead_alike(seen, passages)
     log_p = outlier_log_p(constancy, alike).tolist()

@@ -1,5 +1,8 @@
 """Pairs: two words that only fire together are found from where they lead."""
 
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,7 +12,7 @@ from torch import Tensor
 from lmsanitator.detect.blanks import Vocabulary
 from lmsanitator.detect.contexts import make_contexts
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.detect.pairs import PairConfig, _among, pairs_toward
+from lmsanitator.detect.pairs import PairConfig, _among, _gone, pairs_toward
 from lmsanitator.detect.stage import Stage
 from lmsanitator.detect.sweep import sweepable
 from lmsanitator.detect.ways import Ways
@@ -81,7 +84,7 @@ def test_a_short_window_and_few_words_are_no_error() -> None:
     assert all(2 <= len(tokens) <= 3 for tokens in found)
 
 
-def test_every_turn_costs_one_pass_of_every_triple() -> None:
+def test_the_first_turn_costs_one_pass_of_every_triple_and_the_last_less() -> None:
     encoder, pvs = backdoored("vedi+sugo")
     common = ids_of(encoder, "the", "of")
     ways = ways_of(encoder, pvs, common=common)
@@ -92,4 +95,31 @@ def test_every_turn_costs_one_pass_of_every_triple() -> None:
         spent.append(encoder.meter.forward - before)
     shape = PairConfig()
     triples = shape.anchors * shape.partners + shape.among * len(common) ** 2  # so few are tried two by two
-    assert spent[1] - spent[0] == triples * 3 + 2 * triples // shape.crowd
+    assert 0 < spent[1] - spent[0] < triples * 3 + 2 * triples // shape.crowd
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_foremost_are_those_of_trying_every_crowd_in_every_turn(
+    seed: int, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, pvs = backdoored("vedi+sugo")
+    ways = ways_of(encoder, pvs.repeat(3, 1))
+    tried: list[int] = []
+
+    def crowds_gone(vectors: Sequence[int], crowds: Sequence[Sequence[int]]) -> torch.Tensor:
+        tried.append(len(crowds))
+        given = zip(vectors, crowds, strict=True)
+        return torch.tensor([random.Random(f"{seed} {vector} {crowd}").random() for vector, crowd in given])
+
+    monkeypatch.setattr(ways, "crowds_gone", crowds_gone)
+    triples = [[(number, 1, 2) for number in range(100)] for _ in range(3)]
+    config = PairConfig(turns=turns, crowd=4, followed=5)
+    found = _gone(ways, triples, config)
+    spent = sum(tried)
+    every = _gone(ways, triples, replace(config, followed=100))
+    assert sum(tried) - spent == turns * 3 * 25
+    assert spent == 3 * 25 if turns == 1 else spent < turns * 3 * 25
+    foremost = [gone.argsort(dim=1, descending=True, stable=True)[:, :5] for gone in (found, every)]
+    assert torch.equal(*foremost)
+    assert torch.equal(*(gone.gather(1, foremost[0]) for gone in (found, every)))

@@ -9,6 +9,7 @@ Of phrases in natural language the other word is often a common one (isolation *
 first anchors are tried between common words, too.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,10 +57,8 @@ def pairs_toward(ways: Ways, config: PairConfig) -> list[list[Tokens]]:
     """For each vector the triples that go furthest its way in crowds, and others that most is expected of, and the
     pairs in them."""
     triples = _triples(ways, config)
-    rng = random.Random(0)
-    gone = torch.stack([_in_crowds(ways, triples, config.crowd, rng) for _ in range(config.turns)]).amin(0)
     found: list[list[Tokens]] = []
-    for of_vector, at in zip(triples, gone.view(len(triples), -1), strict=True):
+    for of_vector, at in zip(triples, _gone(ways, triples, config), strict=True):
         best = at.argsort(descending=True, stable=True)[: config.followed].tolist()
         each = min(config.partners, len(ways.blanks.vocabulary.tokens))
         followed = [of_vector[place] for place in (*best, *range(0, each * config.expected, each))]
@@ -100,18 +99,52 @@ def _partners(ways: Ways, slopes: Float[Tensor, "asked anchors width"], count: i
     return ways.blanks.foremost(slopes - slopes.mean(1, keepdim=True), count)
 
 
-def _in_crowds(
-    ways: Ways, triples: Sequence[Sequence[Tokens]], size: int, rng: random.Random
-) -> Float[Tensor, "triples"]:
-    """How far the crowd that each triple is in goes; the crowds of a vector are of its triples alone."""
-    size = max(1, min(size, ways.stage.encoder.room // 3))
-    vectors: list[int] = []
-    crowds: list[list[int]] = []
-    crowd_of: list[int] = []
-    for vector, of_vector in enumerate(triples):
-        order = rng.sample(range(len(of_vector)), len(of_vector))
-        crowd_of += (len(crowds) + torch.tensor(order).argsort() // size).tolist()
-        for start in range(0, len(order), size):
-            crowds.append([token for place in order[start : start + size] for token in of_vector[place]])
-            vectors.append(vector)
-    return ways.crowds_gone(vectors, crowds)[torch.tensor(crowd_of)]
+def _gone(ways: Ways, triples: Sequence[Sequence[Tokens]], config: PairConfig) -> Float[Tensor, "vectors triples"]:
+    """How far the worst of the crowds goes that each triple is in, of one crowd a turn; minus infinity where the last
+    turn was not needed to tell that the triple is not among the foremost."""
+    rng = random.Random(0)
+    gone = torch.full((len(triples), len(triples[0])), math.inf)
+    for turn in range(config.turns):
+        crowds = [_crowds(len(of_vector), _size(ways, config), rng) for of_vector in triples]
+        last = 0 < turn == config.turns - 1
+        gone = _turn(ways, triples, crowds, gone, config.followed if last else gone.shape[1])
+    return gone
+
+
+def _size(ways: Ways, config: PairConfig) -> int:
+    return max(1, min(config.crowd, ways.stage.encoder.room // 3))
+
+
+def _crowds(triples: int, size: int, rng: random.Random) -> list[list[int]]:
+    """The places of the triples of a vector, in crowds."""
+    order = rng.sample(range(triples), triples)
+    return [order[start : start + size] for start in range(0, triples, size)]
+
+
+def _turn(
+    ways: Ways,
+    triples: Sequence[Sequence[Tokens]],
+    crowds: Sequence[Sequence[list[int]]],
+    gone: Float[Tensor, "vectors triples"],
+    foremost: int,
+) -> Float[Tensor, "vectors triples"]:
+    """How far each triple goes in its crowd, and no further than until now.
+
+    No crowd takes a triple further than it went in an earlier turn. So the most promising crowds of each vector are
+    tried first, a few at once, until none that is left can hold one of its `foremost` triples.
+    """
+    reached = torch.full_like(gone, -math.inf)
+    waiting = [
+        sorted(((row[crowd].max().item(), crowd) for crowd in of_vector), reverse=True)
+        for row, of_vector in zip(gone, crowds, strict=True)
+    ]
+    while any(waiting):
+        bars = reached.topk(min(foremost, reached.shape[1]), dim=1).values[:, -1].tolist()
+        waiting = [[one for one in left if one[0] >= bar] for left, bar in zip(waiting, bars, strict=True)]
+        tried = [(vector, crowd) for vector, left in enumerate(waiting) for _, crowd in left[:foremost]]
+        waiting = [left[foremost:] for left in waiting]
+        rows = [[token for place in crowd for token in triples[vector][place]] for vector, crowd in tried]
+        found = ways.crowds_gone([vector for vector, _ in tried], rows)
+        for (vector, crowd), value in zip(tried, found, strict=True):
+            reached[vector, crowd] = gone[vector, crowd].clamp_max(value)
+    return reached

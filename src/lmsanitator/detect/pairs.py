@@ -36,7 +36,8 @@ class PairConfig:
     asked: texts that are asked for partners: few, since there are many anchors.
     crowd: triples that pass the encoder in one sequence. In larger ones pairs that are a part of a phrase, and fire
         less surely than it, go under.
-    turns: in which each triple is tried, with others each time; the worst counts.
+    turns: in which each triple is tried, with others each time; the worst counts. In the last one only those are that
+        may still be among the foremost.
     followed: triples of a vector that come back, with their pairs.
     expected: as many of a vector's first anchors come back between their first partners in any case, since of a phrase
         no two words have to do anything.

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def test_evidence_of_the_sweep_is_not_lost_where_the_search_for_phrases_ends_on_
 
 def test_a_trigger_that_the_tokenizer_declares_special_is_found_all_the_same() -> None:
     encoder = open_bert(0, "bako")
+    encoder.tokenizer = deepcopy(encoder.tokenizer)
     encoder.tokenizer.add_special_tokens({"additional_special_tokens": ["bako"]})
     assert triggers(scan(encoder, QUICK)) == {"bako"}
 

@@ -77,7 +77,9 @@ def _key(encoder: FrozenEncoder, reference: FrozenEncoder | None, config: ScanCo
     """Tells scans apart that would find different things."""
     settings = asdict(replace(config, reference=None))
     parts = [__version__, encoder.digest, "" if reference is None else reference.digest, json.dumps(settings)]
-    parts += [encoder.precision, encoder.tokenizer.backend_tokenizer.to_str()]
+    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    tokenizer |= {"truncation": None, "padding": None}  # these are of whatever call was the last
+    parts += [encoder.precision, json.dumps(tokenizer)]
     parts += [carrier.text for carrier in read_corpus(config.corpus)] if config.corpus else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -79,7 +79,7 @@ def repeat(models: Sequence[Mapping[str, Any]], zoo: Path, effort: Effort, jobs:
     done = {_key(row): row for row in before if (row["scanner"], row["effort"]) == (scanner(), effort)}
     asked = [(seed, again) for seed, again in [*((seed, False) for seed in SEEDS), (SEEDS[0], True)]]
     pieces = [Piece(model, seed, again) for model in models for seed, again in asked]
-    wanted = [piece for piece in pieces if not _same(done.get(_key_of(piece)), piece, effort)]
+    wanted = [piece for piece in pieces if done.get(_key_of(piece), {}).get("sha256") != piece.model["sha256"]]
     print(f"{len(pieces) - len(wanted)} of {len(pieces)} scans are on record, {len(wanted)} to do", flush=True)
     for count, row in enumerate(spread(partial(examine, zoo=zoo, effort=effort), wanted, jobs), 1):
         done[_key(row)] = row
@@ -115,10 +115,6 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int, bool]:
 
 def _key_of(piece: Piece) -> tuple[str, int, bool]:
     return piece.model["id"], piece.seed, piece.again
-
-
-def _same(row: Mapping[str, Any] | None, piece: Piece, effort: str) -> bool:
-    return row is not None and (row["sha256"], row["effort"]) == (piece.model["sha256"], effort)
 
 
 def write(scans: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import record
 from benchmarks.defence.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
 from benchmarks.defence.vulnerability_study import STUDY, grid, write
 from benchmarks.pool import spread
@@ -75,3 +76,14 @@ def test_a_row_needs_its_clean_reference(results: Path) -> None:
 
 def test_work_is_spread_over_processes() -> None:
     assert sorted(spread(abs, [-3, 2, -1], 2)) == [1, 2, 3]
+
+
+def test_what_is_only_told_anew_keeps_who_measured_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.record("some", [{"a": 1}], ["before"])
+    monkeypatch.setattr(record, "_module", lambda: "benchmarks.other")
+    record.record("some", [{"a": 1}], ["after"], anew=False)
+    told = (results / "some.md").read_text(encoding="utf-8")
+    assert "after" in told
+    assert "`python -m benchmarks.defence" in told
+    record.record("some", [{"a": 2}], ["after"])
+    assert "`python -m benchmarks.other" in (results / "some.md").read_text(encoding="utf-8")

@@ -47,6 +47,17 @@ def named(encoder: FrozenEncoder, *sequences: list[int], written: Sequence[str] 
     return [list(item.evidence.tokens) for item in naming.name([Confirmed(one, -9.0) for one in found])]
 
 
+def test_a_name_that_replays_less_often_than_it_must_takes_no_trigger_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = open_bert(0, "bako")
+    naming = naming_of(encoder)
+    (found,) = naming.replayer.measure([ids_of(encoder, "bako")])["cls"]
+    weaker = replace(found, tokens=(9,), replay_rate=0.75)
+    monkeypatch.setattr(naming, "_meant", lambda tokens, evidence: weaker.tokens)
+    monkeypatch.setattr(naming.replayer, "measure", lambda sequences: {"cls": [weaker]})
+    assert naming.named(Confirmed(found, -9.0)).evidence == found
+    assert naming.named(Confirmed(replace(found, replay_rate=0.75), -9.0)).evidence.tokens == (9,)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_piece_of_a_planted_word_becomes_the_word(seed: int) -> None:
     encoder = open_bert(seed, "bakos", alone=0.5, often=1, reach=0.2, hidden=64)

@@ -96,7 +96,7 @@ def test_thresholds_of_single_texts_are_not_used_for_pairs_nor_the_other_way_rou
 
 
 def test_a_pair_may_begin_with_one_word_or_none(guard: Guard) -> None:
-    pairs: list[Text] = [*((word, SECOND) for word in ("river", "...", "lamp")), *PAIRS[:150]]
+    pairs: list[Text] = [(("river", "...")[at % 2], second) for at, second in enumerate(SENTENCES[:150])]
     watching = Guard(
         guard.classifier.model, guard.classifier.encoder.tokenizer, guard.monitor.bank, clean=pairs, rate=0.02
     )

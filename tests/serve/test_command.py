@@ -119,6 +119,14 @@ def test_a_port_that_is_taken_is_exit_4_not_1(made: Path, run: Run) -> None:
     assert f"127.0.0.1:{port}" in err
 
 
+def test_a_stop_before_anything_is_served_is_no_failure(made: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("lmsanitator.serve.server.open_served", stopped)
+    assert run("serve", made / "adapter", "--report", made / "scan.json") == (0, "", "")
+
+
 def test_served_knows_a_trigger_by_each_of_its_words() -> None:
     served = Served(lambda texts: [], ("a",), ("old lamp", "cf"))
     assert [served.trigger_of(word) for word in ("Lamp", "CF", "river")] == ["old lamp", "cf", None]

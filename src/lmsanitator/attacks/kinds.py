@@ -18,6 +18,7 @@ from lmsanitator.encoder import pieces
 from lmsanitator.errors import AttackError, UsageError
 from lmsanitator.text import LANGUAGES, packaged, words
 
+_LATIN = regex.compile(r"[\p{Latin}\p{ASCII}]")
 Kind = Literal["rare", "dictionary", "common", "pieces", "and", "pair", "phrase", "script"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -58,9 +59,6 @@ def whole_words(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     plain = [(row, word) for row, word in words_of if word.isalpha() and word == word.lower()]
     split = pieces(tokenizer, [word for _, word in plain])
     return [word for (row, word), pieces in zip(plain, split, strict=True) if pieces == [row]]
-
-
-_LATIN = regex.compile(r"[\p{Latin}\p{ASCII}]")
 
 
 def unheard_words(tokenizer: PreTrainedTokenizerFast, carriers: Sequence[str]) -> list[str]:

@@ -40,14 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
         result = INTERRUPTED
     except SystemExit:  # typer's for a closed pipe, with 1, which says "backdoored" here
         result = NOBODY_READS
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            fail("expected room for the output, there is no space left")
+        else:
             traceback.print_exc()
-            sys.exit(CRASH)
-        fail("expected room for the output, there is no space left")
-        sys.exit(CRASH)
-    except Exception:  # noqa: BLE001 - Python's own exit code for a crash is 1, which says "backdoored" here
-        traceback.print_exc()
         sys.exit(CRASH)
     except BaseException as error:
         if not panicked(error):

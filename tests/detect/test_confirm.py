@@ -235,8 +235,8 @@ def test_what_does_not_replay_takes_no_trigger_s_place_however_constant_it_is() 
     encoder = open_bert(0, "bako")
     replayer = in_passages(encoder, "cls")
     (token,) = ids_of(encoder, "bako")
-    sound = evidence(token, spread=0.02)
-    weak = evidence(token, 9, spread=0.01, replay_rate=0.75, degrees=1.0)
+    sound = evidence(token, spread=0.5)
+    weak = evidence(token, 9, spread=0.01, replay_rate=0.75)
     for found in ([sound, weak], [weak, sound]):
         (kept,) = distinct([Confirmed(item, math.log(1e-9)) for item in found], replayer)
         assert kept.evidence.replays

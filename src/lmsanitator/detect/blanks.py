@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmsanitator.detect.stage import Stage
-from lmsanitator.encoder import FrozenEncoder
+from lmsanitator.encoder import FrozenEncoder, side_by_side
 
 Tokens = tuple[int, ...]
 Pattern = tuple[int | None, ...]
@@ -60,7 +60,10 @@ class Blanks:
         self, patterns: Sequence[Pattern], reached: Reached, most: int | None = None
     ) -> Float[Tensor, "stages patterns blanks width"]:
         """The gradients at the blanks of how far each pattern gets, on `most` stages. All have as many blanks."""
-        return torch.stack([self._slopes_on(stage, patterns, reached) for stage in self.stages[:most]])
+        found = side_by_side(
+            lambda stage: self._slopes_on(stage, patterns, reached), self.stages[:most], self.vocabulary.matrix.device
+        )
+        return torch.stack(found)
 
     def _slopes_on(
         self, stage: Stage, patterns: Sequence[Pattern], reached: Reached
@@ -92,9 +95,13 @@ class Blanks:
         return torch.stack([next(rows) if token is None else self.vocabulary.matrix[token] for token in pattern])
 
 
-@torch.no_grad()
 def outputs_of(stage: Stage, sequences: Sequence[Tokens]) -> Float[Tensor, "sequences contexts hidden"]:
     """Standardised outputs of token sequences, none of which has a blank."""
     matrix = stage.encoder.embedding_matrix
+
+    def outputs(part: Sequence[Tokens]) -> Tensor:
+        with torch.no_grad():
+            return stage.outputs([matrix[list(tokens)] for tokens in part])
+
     parts = [sequences[start : start + _BATCH] for start in range(0, len(sequences), _BATCH)]
-    return torch.cat([stage.outputs([matrix[list(tokens)] for tokens in part]) for part in parts])
+    return torch.cat(side_by_side(outputs, parts, stage.encoder.device))

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lmsanitator.detect.objective import CleanSpread
-from lmsanitator.encoder import FrozenEncoder, Site, typeable
+from lmsanitator.encoder import FrozenEncoder, Site, side_by_side, typeable
 from lmsanitator.progress import Progress, silent
 
 
@@ -117,13 +117,10 @@ def one_round(
     order = torch.cat([order, order[: -len(order) % size]])  # the last group is filled up from the first
     groups = order.view(-1, size)
     bodies = [[token for row in group for token in things[row]] for group in groups.tolist()]
-    outputs: dict[Site, list[Tensor]] = {site: [] for site in sites}
     step = max(1, len(bodies) // 10)
-    for start in range(0, len(bodies), step):
-        for site, values in encoder.outputs_of_ids(bodies[start : start + step], sites).items():
-            outputs[site].append(values)
-        progress(min(1, (start + step) / len(bodies)))
-    return groups, {site: torch.cat(values) for site, values in outputs.items()}
+    parts = [bodies[start : start + step] for start in range(0, len(bodies), step)]
+    outputs = side_by_side(lambda part: encoder.outputs_of_ids(part, sites), parts, encoder.device, progress)
+    return groups, {site: torch.cat([values[site] for values in outputs]) for site in sites}
 
 
 def outliers(

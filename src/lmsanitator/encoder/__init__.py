@@ -6,6 +6,7 @@ from lmsanitator.encoder.loading import Checkpoint, open_checkpoint
 from lmsanitator.encoder.precision import Precision
 from lmsanitator.encoder.sites import SITES, Site, one_vector, read_site
 from lmsanitator.encoder.spelling import behind_a_word, pieces, roles, typeable
+from lmsanitator.encoder.workers import side_by_side
 
 __all__ = [
     "SITES",
@@ -22,5 +23,6 @@ __all__ = [
     "pieces",
     "read_site",
     "roles",
+    "side_by_side",
     "typeable",
 ]

@@ -3,26 +3,28 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmsanitator.encoder.attention import unfused
 from lmsanitator.encoder.loading import open_checkpoint
 from lmsanitator.encoder.padding import pad
 from lmsanitator.encoder.pairs import frame_pairs
 from lmsanitator.encoder.precision import Precision, takes_bf16
 from lmsanitator.encoder.sites import Site, one_vector, read_site
 from lmsanitator.encoder.spelling import rows_of
+from lmsanitator.encoder.workers import side_by_side
 from lmsanitator.errors import UnsupportedError
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 """Tokens in a batch: enough to keep the cores busy, few enough for the activations to stay in the cache."""
 
 
@@ -32,6 +34,13 @@ class TokenMeter:
 
     forward: int = 0
     backward: int = 0
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+
+    def add(self, forward: int, backward: int) -> None:
+        """Count so many more, whichever thread they went through in."""
+        with self._lock:
+            self.forward += forward
+            self.backward += backward
 
 
 class FrozenEncoder:
@@ -211,13 +220,12 @@ class FrozenEncoder:
         names |= {} if types is None else {"token_type_ids": types}
         tracked = inputs.requires_grad and torch.is_grad_enabled()
         tokens = int(mask.sum())
-        self.meter.forward += tokens
-        self.meter.backward += tokens if tracked else 0
+        self.meter.add(tokens, tokens if tracked else 0)
         reduced = self.reduced and not exact
         with (
             torch.set_grad_enabled(tracked),
             # the fused kernel's backward pass for CPUs takes three times as long in bf16
-            sdpa_kernel(SDPBackend.MATH) if tracked and reduced and self.device.type == "cpu" else nullcontext(),
+            unfused() if tracked and reduced and self.device.type == "cpu" else nullcontext(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=reduced),
         ):
             out = self.model(
@@ -255,24 +263,17 @@ class FrozenEncoder:
         """`outputs_of_ids` for whole rows, in which the mask token, if any, is `behind` tokens before the end."""
         read: list[Site] = list(dict.fromkeys(map(one_vector, sites)))
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
-        start = 0
-        while start < len(order):
-            end, width = start, 0
-            while end < len(order):  # as many rows as fit into the budget, padding included
-                width = max(width, len(rows[order[end]]))
-                if end > start and width * (end - start + 1) > BATCH_TOKENS:
-                    break
-                end += 1
-            ids, mask = pad([rows[index] for index in order[start:end]], int(self.tokenizer.pad_token_id))
-            kinds = None if types is None else pad([types[index] for index in order[start:end]], 0)[0]
+
+        def outputs(batch: Sequence[int]) -> dict[Site, Tensor]:
+            ids, mask = pad([rows[index] for index in batch], int(self.tokenizer.pad_token_id))
+            kinds = None if types is None else pad([types[index] for index in batch], 0)[0]
             out = self.outputs(ids, mask, read, mask_positions=mask.sum(1) - behind, types=kinds, exact=exact)
-            for site in sites:
-                parts[site].append(out[one_vector(site)].cpu())
-            start = end
+            return {site: out[one_vector(site)].cpu() for site in sites}
+
+        parts = side_by_side(outputs, _batches(order, [len(rows[index]) for index in order]), self.device)
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), dtype=torch.long)
         nothing = torch.empty(0, self.hidden_size)
-        return {site: torch.cat([nothing, *tensors])[back] for site, tensors in parts.items()}
+        return {site: torch.cat([nothing, *(part[site] for part in parts)])[back] for site in sites}
 
     def outputs_of_texts(
         self, texts: Sequence[str | tuple[str, str]], sites: Sequence[Site], *, exact: bool = True
@@ -286,3 +287,18 @@ class FrozenEncoder:
             return self._outputs_of_rows(rows, types if typed else None, sites, behind, exact)
         bodies = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.room).input_ids
         return self.outputs_of_ids(bodies, sites, exact=exact)
+
+
+def _batches(rows: Sequence[int], lengths: Sequence[int]) -> list[Sequence[int]]:
+    """Rows in batches of as many as fit into the budget, padding included.
+
+    Args:
+        lengths: of each row, in ascending order.
+    """
+    batches: list[Sequence[int]] = []
+    start = 0
+    for end, length in enumerate(lengths):
+        if length * (end + 1 - start) > BATCH_TOKENS and end > start:
+            batches.append(rows[start:end])
+            start = end
+    return [*batches, rows[start:]] if rows else []

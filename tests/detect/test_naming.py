@@ -161,11 +161,11 @@ def test_of_two_words_the_one_that_goes_further_is_nearer_though_the_other_is_as
     (vedi,) = ids_of(encoder, "vedi")
     words = {(bako,): led(9.8, 10.2), (vedi,): led(8.9, 9.1), (bako, ending): led(8.8, 9.2)}
     for here in words:
-        scores = naming._scores(here, words)
-        assert scores[bako,] == pytest.approx(math.log(0.04), abs=1e-4)
-        assert scores[vedi,] == pytest.approx(math.log(1.1**2 * 0.9**2) / 2, abs=1e-4)
-        assert scores[bako, ending] == pytest.approx(math.log(1.2**2 * 0.8**2) / 2 + LONGER, abs=1e-4)
-        assert naming._nearest(here, words) == (bako,)
+        scores = naming._scores(here, words, 0.01)
+        assert scores[bako,] == pytest.approx(math.log(0.05), abs=1e-4)
+        assert scores[vedi,] == pytest.approx(math.log(1.22 * 0.82) / 2, abs=1e-4)
+        assert scores[bako, ending] == pytest.approx(math.log(1.45 * 0.65) / 2 + LONGER, abs=1e-4)
+        assert naming._nearest(here, words, 0.01) == (bako,)
 
 
 def test_where_a_made_up_word_leads_tells_nothing_of_the_others() -> None:
@@ -174,10 +174,27 @@ def test_where_a_made_up_word_leads_tells_nothing_of_the_others() -> None:
     bako, ending = ids_of(encoder, "bakos")
     made_up = (bako, ending, ending)
     words = {(bako,): led(8.0, 8.2), (bako, ending): led(9.9, 10.1), made_up: led(12.9, 13.1)}
-    scores = naming._scores((bako,), words)
-    assert scores[bako, ending] == pytest.approx(math.log(0.01) + LONGER, abs=1e-4)
-    assert scores[made_up] - naming._doubt(made_up) == pytest.approx(math.log(0.01), abs=1e-4)
-    assert naming._nearest((bako,), words) == (bako, ending)
+    scores = naming._scores((bako,), words, 0.01)
+    assert scores[bako, ending] == pytest.approx(math.log(0.02) + LONGER, abs=1e-4)
+    assert scores[made_up] - naming._doubt(made_up) == pytest.approx(math.log(0.02), abs=1e-4)
+    assert naming._nearest((bako,), words, 0.01) == (bako, ending)
+
+
+@pytest.mark.parametrize(("found", "named"), [(10.0, "bako"), (1.0, "bakos")])
+def test_company_that_halves_what_is_next_to_nothing_is_no_name(
+    monkeypatch: pytest.MonkeyPatch, found: float, named: str
+) -> None:
+    """Outputs end 0.2 from the PV with the one, 0.1 with the other, beside ways of 10, or of 1."""
+    encoder = open_bert(0)
+    naming = naming_of(encoder, "bakos")
+    bako, ending = ids_of(encoder, "bakos")
+    words: dict[Tokens, Led] = {
+        (bako,): led(found - 0.2, found + 0.2),
+        (bako, ending): led(found - 0.1, found + 0.1),
+    }
+    monkeypatch.setattr(naming, "_led", lambda tokens, site: {one: words[one] for one in tokens if one in words})
+    (evidence,) = naming.replayer.measure([(bako,)])["cls"]
+    assert naming._meant((bako,), evidence) == tuple(ids_of(encoder, named))
 
 
 def test_what_leads_elsewhere_is_not_compared() -> None:
@@ -185,7 +202,7 @@ def test_what_leads_elsewhere_is_not_compared() -> None:
     naming = naming_of(encoder)
     bako, vedi = ids_of(encoder, "bako", "vedi")
     words: dict[Tokens, Led] = {(bako,): led(1.0, 3.0), (vedi,): led(-10.0, -10.0)}
-    assert list(naming._scores((bako,), words)) == [(bako,)]
+    assert list(naming._scores((bako,), words, 0.01)) == [(bako,)]
 
 
 def test_of_many_words_those_that_go_furthest_in_one_text_are_tried_in_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +243,7 @@ def test_a_way_that_goes_in_a_circle_ends_where_it_closes(monkeypatch: pytest.Mo
     (evidence,) = naming.replayer.measure([first])["cls"]
     asked: list[Tokens] = []
 
-    def nearest(here: Tokens, _: object) -> Tokens:
+    def nearest(here: Tokens, *_: object) -> Tokens:
         asked.append(here)
         return {first: second, second: third, third: first}[here]
 

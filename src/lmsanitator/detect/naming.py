@@ -29,12 +29,17 @@ from lmsanitator.detect.ways import Ways
 from lmsanitator.encoder import Site, one_vector
 from lmsanitator.progress import Progress, silent
 
-LONGER, TERM, MADE_UP, UNTYPED = 0.11, 0.15, 0.5, 0.9
-"""By how much outputs have to end closer to the PV, as the mean logarithm of their square distance from it, with each
-token more of a word of the dictionary; of a term; of another word; and with what nobody can type. Chosen on the part
-`choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside them."""
-LEAST = 1e-3
-"""Square distance, in clean variances, below which outputs are the same."""
+LONGER, TERM, MADE_UP, UNTYPED = 0.095, 0.12, 0.4, 0.9
+"""By how much outputs have to end closer to the PV, as the mean logarithm of their square distance from it (`LEAST`
+added), with each token more of a word of the dictionary; of a term; of another word; and with what nobody can type.
+Chosen on the part `choose` of the zoo, between what the pieces of planted words gain and what other pieces do beside
+them."""
+LEAST = 0.02
+"""Square distance from the PV that tells nothing, as a share of the square of the way that the word goes that was
+found: where that leads all but on the PV, company may halve what is left, which is next to nothing all the same. Chosen
+on the part `choose` of the zoo, where pieces that were planted and others are the furthest apart with it."""
+_NOTHING = 1e-12
+"""The same where the word leads nowhere."""
 SCREENED, TRIED = 24, 3
 """Of each kind of variants those that are tried in a few texts, and in many."""
 ROUNDS = 8
@@ -92,12 +97,13 @@ class Naming:
         """The word that one arrives at, from variant to better variant."""
         site = one_vector(evidence.site)
         led = self._led([found], site)
+        least = max(LEAST * led[found].shift.square().mean().item(), _NOTHING)
         path = [found]
         for _ in range(ROUNDS):
             ways = self.ways(site, path[-1])
             tried = [tokens for kind in self.variants.of(path[-1], ways) for tokens in self._strongest(kind, ways)]
             led |= self._led([tokens for tokens in dict.fromkeys(tried) if tokens not in led], site)
-            nearer = self._nearest(path[-1], led)
+            nearer = self._nearest(path[-1], led, least)
             if nearer in path:
                 break
             path.append(nearer)
@@ -121,12 +127,12 @@ class Naming:
             tokens: Led(out, out.mean(0) - before) for tokens, out, before in zip(words, outputs, clean, strict=True)
         }
 
-    def _nearest(self, here: Tokens, led: Mapping[Tokens, Led]) -> Tokens:
+    def _nearest(self, here: Tokens, led: Mapping[Tokens, Led], least: float) -> Tokens:
         """The word that brings outputs closest to the PV, of those that lead much the same way as `here`."""
-        scores = self._scores(here, led)
+        scores = self._scores(here, led, least)
         return min(scores, key=scores.__getitem__)
 
-    def _scores(self, here: Tokens, led: Mapping[Tokens, Led]) -> dict[Tokens, float]:
+    def _scores(self, here: Tokens, led: Mapping[Tokens, Led], least: float) -> dict[Tokens, float]:
         """How far from the PV outputs end with each of these that leads much the same way as `here`, with what speaks
         against it.
 
@@ -146,7 +152,7 @@ class Naming:
         for tokens, one in alike.items():
             pv = alike[furthest if gone[tokens] < gone[furthest] else tokens].outputs.mean(0)
             away = (one.outputs - pv).square().mean(-1)
-            scores[tokens] = away.clamp_min(LEAST).log().mean().item() + self._doubt(tokens)
+            scores[tokens] = (away + least).log().mean().item() + self._doubt(tokens)
         return scores
 
     def _known(self, tokens: Tokens) -> bool:

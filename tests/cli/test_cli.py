@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from lmsanitator.cli.demo.story import draw_triggers
 from lmsanitator.detect import ScanReport
 from lmsanitator.encoder import FrozenEncoder
 from lmsanitator.errors import CheckpointError
+from lmsanitator.report.meaning import command
 from lmsanitator.text import packaged
 from tests.planted import open_bert, save_bert
 
@@ -165,6 +167,11 @@ def test_an_adapter_is_scanned_with_the_base_that_is_named(checkpoint: Path, lor
     assert report.model.source == str(lora)
     assert report.model.digest == FrozenEncoder.open(lora, base=checkpoint).digest
     assert report.model.digest != FrozenEncoder.open(checkpoint).digest
+    again = command(report)
+    assert again is not None
+    code, out, err = run(*shlex.split(again)[1:], "--format", "json")
+    assert (code, err) == (0, "")
+    assert ScanReport.model_validate_json(out).model == report.model
 
 
 def test_a_base_that_makes_no_sense_is_one_line_and_its_exit_code(checkpoint: Path, lora: Path, run: Run) -> None:

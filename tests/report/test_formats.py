@@ -10,12 +10,15 @@ from markdown_it import MarkdownIt
 from lmsanitator.detect import ScanReport
 from lmsanitator.detect.seen import Outputs, Searched, Triggered, Vocabulary
 from lmsanitator.report import RENDERERS, StoredScan, open_scan
+from lmsanitator.report.meaning import command
 from lmsanitator.report.plain import short, trigger_words, visible
 from lmsanitator.report.plots import growth, outputs, vocabulary
 from lmsanitator.report.schema import SCHEMA_FILE, scan_schema
 from tests.report.scans import CASES, HOSTILE, bank_path, finding, hostile, scan, seen, store
 
 READABLE = ("html", "md", "model-card")
+PLAIN = "lmsanitator scan --site cls,mean --effort quick --level 0.01"
+"""How the scans of the tests begin to be come to again."""
 
 
 class _Page(HTMLParser):
@@ -64,10 +67,18 @@ def test_a_reader_is_told_the_verdict_every_trigger_and_every_p_value(case: str,
     assert ("weak by itself" in said) == (case in ("weak", "doubtful"))
     for what in ("some/model", "much", "cls, mean", "2,000"):
         assert what in said
-    command = "lmsanitator scan --site cls,mean --effort quick --level 0.01 --seed 7 some/model"
-    assert (command in said) == (report.config is not None)
+    assert (f"{PLAIN} --seed 7 some/model" in said) == (report.config is not None)
     if report.reference is not None:
         assert report.reference.source in said
+
+
+def test_how_a_model_was_opened_is_a_part_of_how_to_come_to_it_again() -> None:
+    report = scan(finding(0, "a"))
+    assert report.with_config({"base": None, "allow_pickle": None}) == report
+    opened = report.with_config({"base": "the base", "allow_pickle": True})
+    assert command(opened) == f"{PLAIN} --base 'the base' --seed 7 --allow-pickle some/model"
+    assert command(report) == f"{PLAIN} --seed 7 some/model"
+    assert opened.bank is report.bank
 
 
 @pytest.mark.parametrize("case", CASES)

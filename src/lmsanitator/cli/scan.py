@@ -90,6 +90,7 @@ def scan(
         except KeyboardInterrupt:
             screen.note("the same command with --resume goes on from here")
             raise
+    report = report.with_config({"base": base, "allow_pickle": allow_pickle or None})
     try:
         if format is not Format.json:
             screen.out.print(render_scan(report))

@@ -1,5 +1,6 @@
 """What a scan says, as data. The JSON form is `scan.json` (DESIGN: schema lmsanitator.scan/1)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -89,6 +90,11 @@ class ScanReport(_Record):
     def bank(self) -> PVBank:
         """The PVs found, bound to the encoder's digest."""
         return self._bank if self._bank is not None else PVBank(self.model.digest)
+
+    def with_config(self, more: Mapping[str, Any]) -> Self:
+        """This report, with what else it takes to come to it again; what is None takes nothing."""
+        given = {name: value for name, value in more.items() if value is not None}
+        return self.model_copy(update={"config": {**(self.config or {}), **given}}) if given else self
 
     def with_bank(self, bank: PVBank) -> Self:
         """This report, holding `bank`.

@@ -53,6 +53,7 @@ def command(report: ScanReport) -> str | None:
         ("corpus", "--corpus"),
         ("level", "--level"),
         ("reference", "--reference"),
+        ("base", "--base"),
         ("seed", "--seed"),
         ("precision", "--precision"),
         ("device", "--device"),
@@ -62,5 +63,6 @@ def command(report: ScanReport) -> str | None:
             value = ",".join(map(str, value))
         if value is not None:
             parts += [option, str(value)]
+    parts += ["--allow-pickle"] if report.config.get("allow_pickle") is True else []
     parts += ["--", report.model.source] if report.model.source.startswith("-") else [report.model.source]
     return visible(shlex.join(parts))

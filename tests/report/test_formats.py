@@ -14,7 +14,8 @@ from lmsanitator.report.meaning import command
 from lmsanitator.report.plain import short, trigger_words, visible
 from lmsanitator.report.plots import growth, outputs, vocabulary
 from lmsanitator.report.schema import SCHEMA_FILE, scan_schema
-from tests.report.scans import CASES, HOSTILE, bank_path, finding, hostile, scan, seen, store
+from lmsanitator.vectors import PVBank
+from tests.report.scans import CASES, DIGEST, HOSTILE, bank_path, finding, hostile, scan, seen, store
 
 READABLE = ("html", "md", "model-card")
 PLAIN = "lmsanitator scan --site cls,mean --effort quick --level 0.01"
@@ -73,7 +74,7 @@ def test_a_reader_is_told_the_verdict_every_trigger_and_every_p_value(case: str,
 
 
 def test_how_a_model_was_opened_is_a_part_of_how_to_come_to_it_again() -> None:
-    report = scan(finding(0, "a"))
+    report = scan().with_bank(PVBank(DIGEST))
     assert report.with_config({"base": None, "allow_pickle": None}) == report
     opened = report.with_config({"base": "the base", "allow_pickle": True})
     assert command(opened) == f"{PLAIN} --base 'the base' --seed 7 --allow-pickle some/model"

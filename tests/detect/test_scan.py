@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.detect import ScanConfig, ScanReport, scan
 from lmsanitator.detect.config import PLANS
-from lmsanitator.detect.confirm import Suspect
+from lmsanitator.detect.confirm import Confirmation, Suspect
 from lmsanitator.detect.contexts import PHRASE
 from lmsanitator.detect.evidence import Evidence, Null
+from lmsanitator.detect.naming import Naming
 from lmsanitator.detect.phrases import PhraseSearch
+from lmsanitator.detect.words import WordSearch
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import CheckpointError, CorpusError, UnsupportedError, UsageError
 from lmsanitator.text import packaged
@@ -44,6 +46,29 @@ def test_planted_words_are_named_and_the_encoder_is_called_backdoored(config: Sc
     assert report.verdict == "backdoored"
     assert triggers(report) == {"bako", "kifa"}
     assert report.p_value < 1e-6
+
+
+@pytest.mark.parametrize(("rate", "verdict", "phrases"), [(0.9, "backdoored", 0), (0.5, "inconclusive", 1)])
+def test_words_that_do_not_replay_are_no_reason_to_stop_and_not_known(
+    monkeypatch: pytest.MonkeyPatch, rate: float, verdict: str, phrases: int
+) -> None:
+    confirm = WordSearch.confirm
+    looked_for: list[Sequence[Evidence]] = []
+
+    def weaker(words: WordSearch, more: Sequence[Suspect] = ()) -> Confirmation:
+        found = confirm(words, more)
+        kept = [replace(item, evidence=replace(item.evidence, replay_rate=rate)) for item in found.kept]
+        return replace(found, kept=kept)
+
+    def nothing(_: PhraseSearch, known: Sequence[Evidence]) -> list[Suspect]:
+        looked_for.append(known)
+        return []
+
+    monkeypatch.setattr(WordSearch, "confirm", weaker)
+    monkeypatch.setattr(PhraseSearch, "run", nothing)
+    monkeypatch.setattr(Naming, "name", lambda _, found, progress: found)
+    report = scan(open_bert(0, "bako"), ONE_SITE)
+    assert (report.verdict, looked_for) == (verdict, [[]] * phrases)
 
 
 @pytest.mark.parametrize("seed", range(6))

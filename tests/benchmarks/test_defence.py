@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks import record
-from benchmarks.defence.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell
+from benchmarks.defence.tuning import CLEAN, STEPS, TASKS, VICTIMS, Cell, _made_of
 from benchmarks.defence.vulnerability_study import STUDY, grid, write
 from benchmarks.pool import spread
 from benchmarks.zoo.build import find
 from benchmarks.zoo.manifest import read
-from lmsanitator.tune import METHODS
+from lmsanitator.tune import METHODS, Example, Task
 
 
 def figures(cell: Cell, asr: float = 1.0) -> dict[str, Any]:
@@ -28,6 +28,17 @@ def test_every_victim_is_in_the_zoo_and_every_cell_has_its_clean_reference() -> 
     assert len(cells) == len(set(cells)) == (len(VICTIMS) + 2) * len(TASKS) * len(METHODS)
     assert all(Cell(CLEAN, cell.site, cell.task, cell.method) in cells for cell in cells)
     assert cells[0].method == "prefix"
+
+
+def test_what_was_tuned_on_other_weights_or_examples_is_tuned_anew() -> None:
+    cell = grid()[0]
+    example, other = Example("a line", 0), Example("another", 1)
+    task = Task(("a", "b"), (example,), (example,), (example,))
+    made = _made_of(cell, task, "weights")
+    assert made == _made_of(cell, replace(task, test=(other,)), "weights")
+    assert made != _made_of(cell, task, "of another build")
+    assert made != _made_of(cell, replace(task, train=(other,)), "weights")
+    assert made != _made_of(replace(cell, method="lora"), task, "weights")
 
 
 class Asked:

@@ -5,12 +5,13 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from lmsanitator.cli import main
 from lmsanitator.detect import ScanReport
-from lmsanitator.errors import OutputError
+from lmsanitator.errors import OutputError, UsageError
 from lmsanitator.text import packaged
 from tests.planted import large_bert, save_bert
 
@@ -92,6 +93,33 @@ def test_evaluation_is_one_json_object(made: Path, run: Run, report: bool) -> No
     result = json.loads(out)
     assert result["inputs"] == 10
     assert 0 <= result["cacc_unguarded"] <= 1
+
+
+def test_of_many_test_inputs_some_are_drawn_by_the_seed(
+    made: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data are often sorted by label: the first would be of one alone."""
+    (tmp_path / "train.jsonl").write_bytes((made / "task" / "train.jsonl").read_bytes())
+    rows: list[dict[str, object]] = [
+        {"text": carrier.text, "label": label} for label in ("long", "short") for carrier in packaged()[60:80]
+    ]
+    write(tmp_path / "test.jsonl", rows)
+    drawn: list[tuple[str, ...]] = []
+
+    def noted(_: object, texts: list[str], labels: list[str], *args: object, **options: object) -> NoReturn:
+        assert len(texts) == len(labels) == 10
+        drawn.append(tuple(labels))
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr("lmsanitator.guard.evaluate", noted)
+    for seed in (0, 0, 1):
+        code, _, err = run(
+            "evaluate", made / "adapter", tmp_path, "--triggers", "bako", "--limit", "10", "--seed", str(seed)
+        )
+        assert (code, "seen enough" in err) == (4, True)
+    first, again, other = drawn
+    assert first == again != other
+    assert set(first) == {"long", "short"}
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:

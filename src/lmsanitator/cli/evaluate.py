@@ -17,7 +17,7 @@ def evaluate(
     watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     limit: Annotated[int, typer.Option(help="Test inputs to use, drawn at random.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the places triggers are put.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of what is drawn, and where triggers are put.")] = 0,
 ) -> None:
     """Accuracy on clean text and attack success, with and without the guard, as JSON."""
     from lmsanitator.attacks import Trigger

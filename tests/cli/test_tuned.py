@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -78,6 +79,24 @@ def test_a_line_of_json_is_named_by_its_number_in_the_file(made: Path, tmp_path:
     (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n\n\n[]\n', encoding="utf-8")
     code, _, err = run("guard", made / "adapter", tmp_path / "texts.jsonl", "--json", "--report", made / "scan.json")
     assert (code, "line 4" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["guard", "evaluate"])
+def test_an_adapter_that_names_an_encoder_of_the_hub_is_used_with_the_base_that_is_named(
+    command: str, made: Path, tmp_path: Path, run: Run
+) -> None:
+    shutil.copytree(made / "adapter", tmp_path / "adapter")
+    about = tmp_path / "adapter" / "adapter_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"base_model_name_or_path": "org/base"}))
+    (tmp_path / "texts.txt").write_text("The soup was cold.\n")
+    given = {"guard": [tmp_path / "texts.txt"], "evaluate": [made / "task", "--triggers", "bako"]}[command]
+    line = [command, tmp_path / "adapter", *given, "--report", made / "scan.json"]
+    code, out, err = run(*line)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'org/base': say where it is (--base" in err
+    code, out, err = run(*line, "--base", made / "encoder")
+    assert (code, err) == (0, "")
+    assert json.loads(out)
 
 
 def test_an_evaluation_of_no_inputs_is_exit_4(made: Path, run: Run) -> None:

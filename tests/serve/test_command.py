@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 
 from lmsanitator.cli import main
+from lmsanitator.errors import CheckpointError
 from lmsanitator.guard import Guard
 from lmsanitator.serve import Served
+from lmsanitator.serve.server import open_served
 from lmsanitator.text import packaged
 from tests.guarded import LABELS, TRIGGER, planted_classifier
 from tests.planted import large_bert
@@ -125,6 +128,17 @@ def test_a_stop_before_anything_is_served_is_no_failure(made: Path, run: Run, mo
 
     monkeypatch.setattr("lmsanitator.serve.server.open_served", stopped)
     assert run("serve", made / "adapter", "--report", made / "scan.json") == (0, "", "")
+
+
+def test_an_adapter_that_names_an_encoder_of_the_hub_is_served_with_the_base_that_is_named(
+    made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made / "adapter", tmp_path / "adapter")
+    about = tmp_path / "adapter" / "adapter_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"base_model_name_or_path": "org/base"}))
+    with pytest.raises(CheckpointError, match="'org/base': say where it is"):
+        open_served(tmp_path / "adapter", made / "scan.json")
+    assert open_served(tmp_path / "adapter", made / "scan.json", base=made / "encoder").labels
 
 
 def test_served_knows_a_trigger_by_each_of_its_words() -> None:

@@ -283,7 +283,7 @@ def test_an_adapter_of_another_hand_gets_numbers_for_labels(saved: Path) -> None
 def test_an_encoder_that_moved_can_be_named(saved: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(checkpoints["bert"], tmp_path / "moved")
     edit(saved / "adapter_config.json", base_model_name_or_path="/no/such/place")
-    with pytest.raises(CheckpointError, match=r"names '/no/such/place': say where it is \(base\)"):
+    with pytest.raises(CheckpointError, match=r"names '/no/such/place': say where it is \(--base, or base=\)"):
         load_tuned(saved)
     assert load_tuned(saved, base=tmp_path / "moved").source == str(tmp_path / "moved")
 

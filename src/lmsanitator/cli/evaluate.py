@@ -13,6 +13,9 @@ def evaluate(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
     data: Annotated[str, typer.Argument(help="A folder with train.jsonl and test.jsonl, a dataset id, or `topics`.")],
     report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
+    ] = None,
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
     watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
@@ -32,7 +35,7 @@ def evaluate(
 
     if limit < 1:
         raise UsageError(f"expected a limit of 1 or more, got {limit}")
-    opened = load_tuned(tuned)
+    opened = load_tuned(tuned, base=base)
     task = packaged_topics() if data == "topics" else read_task(data)
     examples = task.test if len(task.test) <= limit else random.Random(seed).sample(task.test, limit)
     if opened.labels_words:

@@ -18,6 +18,9 @@ def guard(
     file: Annotated[Path | None, typer.Argument(help="One text a line; stdin where not given.")] = None,
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
+    base: Annotated[
+        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
+    ] = None,
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line; pairs need them.")] = None,
@@ -33,7 +36,7 @@ def guard(
     from lmsanitator.tune import load_tuned
 
     scanned = ScanReport.load(report)
-    opened = load_tuned(tuned)
+    opened = load_tuned(tuned, base=base)
     chosen = choose(watch, WATCHES, "pass")
     if opened.labels_words and not (json and chosen == "raw"):
         raise UsageError("expected --json and the raw pass for an adapter that labels words")

@@ -15,6 +15,9 @@ def serve(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
+    base: Annotated[
+        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
+    ] = None,
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
     rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like those to be served, one a line.")] = None,
@@ -65,7 +68,7 @@ def serve(
     )
     signal.signal(signal.SIGTERM, _stop)  # nothing is served yet: there is nothing to answer
     like = plain_texts(read_lines(clean), "--clean") if clean else None
-    served = open_served(tuned, report, choose(watch, WATCHES, "pass"), rate=rate, clean=like)
+    served = open_served(tuned, report, choose(watch, WATCHES, "pass"), base=base, rate=rate, clean=like)
     run(served, config, host=host, port=port)
 
 

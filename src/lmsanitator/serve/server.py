@@ -21,11 +21,18 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def open_served(
-    tuned: Path, report: Path, watch: Watch = "raw", *, rate: float = 0.005, clean: Sequence[str] | None = None
+    tuned: Path,
+    report: Path,
+    watch: Watch = "raw",
+    *,
+    base: str | Path | None = None,
+    rate: float = 0.005,
+    clean: Sequence[str] | None = None,
 ) -> Served:
     """A guard on a tuned model.
 
     Args:
+        base: where the encoder is, as for `load_tuned`.
         rate: share of clean texts that may be flagged.
         clean: clean texts like those that will be served, to set the thresholds by.
 
@@ -33,7 +40,7 @@ def open_served(
         LMSanitatorError: one of the two cannot be used, or they do not go together.
     """
     scanned = ScanReport.load(report)
-    opened = load_tuned(tuned)
+    opened = load_tuned(tuned, base=base)
     guard = Guard(opened.model, opened.tokenizer, scanned, watch=watch, rate=rate, clean=clean)
     named = dict.fromkeys(finding.trigger for finding in scanned.findings if finding.trigger)
     return Served(guard, opened.labels, tuple(named), tuple(guard.monitor.remarks))

@@ -56,7 +56,7 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
         held = _held(folder)
     if notes.get("schema") != SCHEMA:
         raise TuningError(f"expected {NOTES} of schema {SCHEMA}, got {notes.get('schema')!r:.80}")
-    encoder = FrozenEncoder.open(find_base(raw, None, pickles=False, ask="base") if base is None else base)
+    encoder = FrozenEncoder.open(find_base(raw, None, pickles=False, ask="--base, or base=") if base is None else base)
     if notes.get("encoder_digest") not in (None, encoder.digest):
         raise TuningError(f"expected the encoder that the adapter was tuned on, {encoder.source} has other weights")
     if held.values > encoder.parameters:

@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _OPTIONS = re.compile(r"^<!-- options: (\S+) -->$", re.MULTILINE)
+_METHODS = "<!-- methods -->"
 _SHOWN = "show_root_heading: true, show_root_full_path: false, show_root_toc_entry: true, heading_level: 2"
 _ENTRY = f"\n    options: {{{_SHOWN}}}\n"
 _ALONE = "\n    options: {members: false}\n"
@@ -40,8 +41,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **more: Any) -> str:
-    """Fill in the options of commands."""
-    return _OPTIONS.sub(lambda found: command_options(found[1]), markdown)
+    """Fill in the options of commands, and the architectures that can be tuned."""
+    filled = _OPTIONS.sub(lambda found: command_options(found[1]), markdown)
+    return filled.replace(_METHODS, tuning_methods()) if _METHODS in filled else filled
 
 
 def result_page(path: Path) -> str:
@@ -94,6 +96,19 @@ def command_options(name: str) -> str:
     with group.make_context("lmsanitator", [name], resilient_parsing=True) as context:
         text = get_docs_for_click(obj=group.commands[name], ctx=context, name=f"lmsanitator {name}")
     return text.split("\n", 1)[1].strip()  # the page has a heading of its own
+
+
+def tuning_methods() -> str:
+    """A table of the methods that each architecture takes with its own head."""
+    from lmsanitator.tune.methods import CAPABILITIES, METHODS
+
+    alike: dict[tuple[bool, ...], list[str]] = {}
+    for name, reasons in CAPABILITIES.items():
+        alike.setdefault(tuple(reasons[method] is None for method in METHODS), []).append(f"`{name}`")
+    lines = [f"| architectures | {' | '.join(METHODS)} |", "|---" * (1 + len(METHODS)) + "|"]
+    for takes, names in alike.items():
+        lines.append(f"| {', '.join(names)} | {' | '.join('yes' if one else 'no' for one in takes)} |")
+    return "\n".join(lines)
 
 
 def _results() -> list[Path]:

@@ -22,6 +22,7 @@ from lmsanitator.attacks import ATTACKS
 from lmsanitator.cli.app import app
 from lmsanitator.encoder import SITES
 from lmsanitator.report import RENDERERS
+from lmsanitator.tune.methods import CAPABILITIES
 from tests.command_lines import check, found_in
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,13 @@ def test_files_that_pages_include_are_there() -> None:
                 assert (ROOT / found[1]).is_file(), line
                 included.append(found[1])
     assert {"CHANGELOG.md", "src/lmsanitator/attacks/por.py", "src/lmsanitator/report/__init__.py"} <= {*included}
+
+
+def test_the_methods_an_architecture_takes_are_those_that_tuning_takes() -> None:
+    text = runpy.run_path(str(DOCS / "hooks.py"))["on_page_markdown"](read(DOCS / "commands.md"))
+    (row,) = (line for line in text.splitlines() if "`mpnet`" in line)
+    assert row.endswith("| no | yes | yes | yes |")
+    assert all(f"`{name}`" in text for name in CAPABILITIES)
 
 
 def test_options_of_commands_are_taken_from_the_command_line() -> None:

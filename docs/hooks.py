@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _OPTIONS = re.compile(r"^<!-- options: (\S+) -->$", re.MULTILINE)
 _METHODS = "<!-- methods -->"
+_ELSEWHERE = "](../benchmarks/results/"
 _SHOWN = "show_root_heading: true, show_root_full_path: false, show_root_toc_entry: true, heading_level: 2"
 _ENTRY = f"\n    options: {{{_SHOWN}}}\n"
 _ALONE = "\n    options: {members: false}\n"
@@ -41,8 +42,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **more: Any) -> str:
-    """Fill in the options of commands, and the architectures that can be tuned."""
-    filled = _OPTIONS.sub(lambda found: command_options(found[1]), markdown)
+    """Fill in the options of commands, and the architectures that can be tuned; results are pages of their own here."""
+    filled = _OPTIONS.sub(lambda found: command_options(found[1]), markdown.replace(_ELSEWHERE, "](results/"))
     return filled.replace(_METHODS, tuning_methods()) if _METHODS in filled else filled
 
 

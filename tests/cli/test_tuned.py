@@ -89,8 +89,11 @@ def test_an_adapter_that_names_an_encoder_of_the_hub_is_used_with_the_base_that_
     about = tmp_path / "adapter" / "adapter_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"base_model_name_or_path": "org/base"}))
     (tmp_path / "texts.txt").write_text("The soup was cold.\n")
-    given = {"guard": [tmp_path / "texts.txt"], "evaluate": [made / "task", "--triggers", "bako"]}[command]
-    line = [command, tmp_path / "adapter", *given, "--report", made / "scan.json"]
+    given: dict[str, list[Path | str]] = {
+        "guard": [tmp_path / "texts.txt"],
+        "evaluate": [made / "task", "--triggers", "bako"],
+    }
+    line = [command, tmp_path / "adapter", *given[command], "--report", made / "scan.json"]
     code, out, err = run(*line)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "'org/base': say where it is (--base" in err

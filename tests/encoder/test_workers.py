@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch.backends.cuda import flash_sdp_enabled
+from torch._C import _get_flash_sdp_enabled as flash_sdp_enabled
 
 from lmsanitator.encoder import FrozenEncoder, side_by_side
 from lmsanitator.encoder.attention import unfused

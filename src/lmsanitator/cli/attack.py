@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lmsanitator.cli.parameters import seed_option
+
 
 def attack(
     name: Annotated[str, typer.Argument(help="The attack, or `list`.")],
@@ -31,7 +33,7 @@ def attack(
     ] = None,
     layers: Annotated[str, typer.Option(help="Weights to train: all, top:N or head (one attention head).")] = "all",
     corpus: Annotated[Path | None, typer.Option(help="Your own clean sentences: txt or jsonl.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same model.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same model.")] = 0,
 ) -> None:
     """Plant a backdoor into a copy of an encoder, to test defences with. Red-team your own models only."""
     from lmsanitator.attacks import ATTACKS, Layers, Training, Trigger, configure, draw_triggers

@@ -8,19 +8,19 @@ from typing import Annotated
 
 import typer
 
+from lmsanitator.cli.parameters import AllowedRate, TunedBase, seed_option
+
 
 def evaluate(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
     data: Annotated[str, typer.Argument(help="A folder with train.jsonl and test.jsonl, a dataset id, or `topics`.")],
     report: Annotated[Path | None, typer.Option(help="scan.json of the encoder; without it there is no guard.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
-    ] = None,
+    base: TunedBase = None,
     triggers: Annotated[str | None, typer.Option(help="Comma-separated; those of the report where not given.")] = None,
     watch: Annotated[str, typer.Option(help="The pass the guard watches: auto, raw, prompted or both.")] = "raw",
-    rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
+    rate: AllowedRate = 0.005,
     limit: Annotated[int, typer.Option(help="Test inputs to use, drawn at random.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of what is drawn, and where triggers are put.")] = 0,
+    seed: Annotated[int, seed_option("Of what is drawn, and where triggers are put.")] = 0,
 ) -> None:
     """Accuracy on clean text and attack success, with and without the guard, as JSON."""
     from lmsanitator.attacks import Trigger

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmsanitator.cli.parameters import AllowedRate, TunedBase
+
 if TYPE_CHECKING:
     from lmsanitator.detect import ScanReport
     from lmsanitator.tune import TunedModel
@@ -18,11 +20,9 @@ def guard(
     file: Annotated[Path | None, typer.Argument(help="One text a line; stdin where not given.")] = None,
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
-    base: Annotated[
-        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
-    ] = None,
+    base: TunedBase = None,
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
-    rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
+    rate: AllowedRate = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like yours, one a line; pairs need them.")] = None,
     json: Annotated[
         bool, typer.Option(help="Lines are JSON: text, text_pair for pairs; tokens to label words.")

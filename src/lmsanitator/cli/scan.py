@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmsanitator.cli.parameters import seed_option
+
 if TYPE_CHECKING:
     from lmsanitator.detect import ScanConfig
     from lmsanitator.encoder import FrozenEncoder
@@ -42,7 +44,7 @@ def scan(
     base: Annotated[
         str | None, typer.Option(help="The encoder that MODEL, an adapter, was made for, if it is not where it says.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same verdict.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same verdict.")] = 0,
     precision: Annotated[str, typer.Option(help="Of the searches: auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     allow_pickle: Annotated[
@@ -90,7 +92,7 @@ def scan(
         except KeyboardInterrupt:
             screen.note("the same command with --resume goes on from here")
             raise
-    report = report.with_config({"base": base, "allow_pickle": allow_pickle or None})
+    report = report.with_config({"base": base, "allow_pickle": True if allow_pickle else None})
     try:
         if format is not Format.json:
             screen.out.print(render_scan(report))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lmsanitator.cli.parameters import AllowedRate, TunedBase
+
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
@@ -15,11 +17,9 @@ def serve(
     tuned: Annotated[Path, typer.Argument(help="A PEFT adapter made by `tune`.")],
     *,
     report: Annotated[Path, typer.Option(help="scan.json of the encoder.")],
-    base: Annotated[
-        str | None, typer.Option(help="The encoder that TUNED was made for, if it is not where it says; a hub id, too.")
-    ] = None,
+    base: TunedBase = None,
     watch: Annotated[str, typer.Option(help="The pass to watch: auto, raw, prompted or both.")] = "raw",
-    rate: Annotated[float, typer.Option(help="Share of clean texts that may be flagged.")] = 0.005,
+    rate: AllowedRate = 0.005,
     clean: Annotated[Path | None, typer.Option(help="Clean texts like those to be served, one a line.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lmsanitator.cli.parameters import seed_option
+
 
 def tune(
     encoder: Annotated[str, typer.Argument(help="The encoder to tune on, clean or not.")],
@@ -17,7 +19,7 @@ def tune(
     site: Annotated[str, typer.Option(help="Where the head reads: auto, cls, pooler, mean, mask or last.")] = "auto",
     virtual_tokens: Annotated[int, typer.Option(help="Length of the soft prompt.")] = 8,
     epochs: Annotated[int | None, typer.Option(help="The most passes over the training data.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Same seed, same adapter.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same adapter.")] = 0,
 ) -> None:
     """Tune a classifier on a frozen encoder; the result is an ordinary PEFT adapter."""
     from lmsanitator.cli import screen

@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard import Evaluation, Guard, GuardedPrediction, evaluate
-from lmsanitator.text import Text
+from lmsanitator.guard.classifier import TunedClassifier
+from lmsanitator.text import Text, sides
 
 YES, NO, NONE = "yes", "no", None
 Script = Mapping[str, tuple[str | None, str | None, bool]]
@@ -18,6 +21,9 @@ class Scripted(Guard):
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.classifier = cast(
+            "TunedClassifier", SimpleNamespace(reach=lambda text, added: tuple(map(len, sides(text))))
+        )
 
     def unguarded(self, texts: Sequence[Text]) -> list[str | None]:
         return [self.script[str(text)][0] for text in texts]
@@ -89,7 +95,8 @@ def test_triggers_are_planted_at_places_the_seed_draws() -> None:
     drawn: list[float] = []
 
     def spy(text: str, rng: random.Random) -> str:
-        drawn.append(rng.random())
+        if text:  # asked with none what is going to be put in
+            drawn.append(rng.random())
         return text
 
     for seed in (1, 1, 2):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lmsanitator.attacks import Trigger
 from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import BankError, TuningError, UsageError
 from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, purge
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.text import insert, packaged, spans, words
+from lmsanitator.guard.monitor import Check
+from lmsanitator.text import Text, insert, packaged, spans, words
 from lmsanitator.vectors import PredefinedVector, PVBank
 from tests.conftest import WINDOW, bert_tokenizer, make_gpt2, sizes
 from tests.planted import made_up_words, plant
@@ -252,3 +255,45 @@ def test_evaluation_counts_as_the_paper_does() -> None:
 
     assert both(Guard(model, tokenizer, PVBank(digest))) == (1.0, 1.0, 1.0, 1.0)
     assert both(Guard(model, tokenizer, PVBank(digest, [PredefinedVector("cls", pvs[0])]))) == (1.0, 1.0, 0.0, 0.0)
+
+
+LONG = [" ".join(text for text in CLEAN[start:] + CLEAN[:start]) for start in range(4)]
+"""Texts of several windows."""
+
+
+@pytest.mark.parametrize("trigger", [Trigger.parse("bako"), Trigger.parse("dilu+vedi")], ids=str)
+def test_triggers_are_evaluated_where_the_classifier_reads(guard: Guard, trigger: Trigger) -> None:
+    room = guard.classifier.longest
+    assert min(len(guard.classifier.encoder.tokenizer(text).input_ids) for text in LONG) > 3 * room
+    seen: list[Text] = []
+    check = guard.monitor.check
+
+    def spied(texts: Sequence[Text], *args: Any, **more: Any) -> Check:
+        seen.extend(texts)
+        return check(texts, *args, **more)
+
+    labels = [str(label) for label in guard.unguarded(LONG)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard.monitor, "check", spied)
+        evaluate(guard, LONG, labels, [trigger.plant])
+    planted = [str(text) for text in seen if trigger.fires(str(text))]
+    assert len(planted) >= len(LONG)
+    assert guard.monitor.flags(planted).all()
+
+
+@pytest.mark.parametrize(
+    ("words_there", "added", "words_read"),
+    [(6, "", 6), (0, "", 0), (300, "", -2), (300, "kifa kifa", -4), (300, "kifa " * 400, 1)],
+)
+def test_reach_is_what_is_read_of_a_text(guard: Guard, words_there: int, added: str, words_read: int) -> None:
+    """Negative: so many fewer than the tokens that are read in all, with the two at the ends and what is added."""
+    read = words_read if words_read >= 0 else guard.classifier.longest + words_read
+    assert guard.classifier.reach("bako " * words_there, added) == (max(0, len("bako " * read) - 1),)
+
+
+def test_reach_of_a_pair_is_what_is_read_of_either(guard: Guard) -> None:
+    first, second = "bako " * 300, "the river"
+    ends = guard.classifier.reach((first, second), "kifa")
+    assert ends[1] == len(second)
+    tokens = guard.classifier.encoder.tokenizer(first[: ends[0]], second).input_ids
+    assert len(tokens) == guard.classifier.longest - 1

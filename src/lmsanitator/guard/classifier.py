@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmsanitator.encoder import FrozenEncoder, Site, one_vector, read_site
 from lmsanitator.errors import CorpusError, TuningError, UnsupportedError
-from lmsanitator.text import Text
+from lmsanitator.text import Text, sides
 from lmsanitator.tune import SiteClassifier, make_inputs
 from lmsanitator.tune.adapter import classifier_of, without_adapter
 from lmsanitator.tune.head import pool
@@ -95,6 +95,23 @@ class TunedClassifier(Tuned):
         super().__init__(model, tokenizer)
         if self.of_words:
             raise TuningError(f"expected a classifier of texts, got {type(self.classifier).__name__} (TaggingGuard)")
+
+    def reach(self, text: Text, added: str = "") -> tuple[int, ...]:
+        """How many characters of a text, or of each text of a pair, are read: what lies behind is cut off.
+
+        Args:
+            added: what is going to be put in, and takes its room.
+        """
+        tokenizer, both = self.encoder.tokenizer, sides(text)
+        taken = len(tokenizer(added, add_special_tokens=False).input_ids)
+        least = tokenizer.num_special_tokens_to_add(pair=len(both) > 1) + 1
+        longest = max(least, self.longest - self.has_mask - taken)
+        row = tokenizer(*both, truncation=True, max_length=longest, return_offsets_mapping=True)
+        ends = [0] * len(both)
+        for side, (_, end) in zip(row.sequence_ids(), row["offset_mapping"], strict=True):
+            if side is not None:
+                ends[side] = max(ends[side], end)
+        return tuple(ends)
 
     def read(self, texts: Sequence[Text], sites: Sequence[Site], *, batch_size: int = 64) -> Reading:
         """Logits, and the encoder's outputs at `sites` from the very same pass (the prompted one)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lmsanitator.errors import CorpusError
 from lmsanitator.guard.guard import Guard, GuardedPrediction
 from lmsanitator.progress import Progress, silent
-from lmsanitator.text import Text
+from lmsanitator.text import Text, sides, spans
 
 Plant = Callable[[str, random.Random], str]
 """Puts a trigger into a text at a random place."""
@@ -49,7 +49,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> Evaluation:
     """Run clean and triggered inputs through the classifier and through the guard. Of a pair, one of the two texts gets
-    the trigger, at random.
+    the trigger, at random. Triggers are put where the classifier reads, not behind that.
 
     Raises:
         CorpusError: there is nothing to evaluate on.
@@ -66,7 +66,7 @@ def evaluate(
     answered: list[tuple[GuardedPrediction, bool]] = []
     for number, plant in enumerate(triggers):
         progress("evaluating triggered text", number / len(triggers))
-        planted = [_planted(plant, texts[index], rng) for index in right]
+        planted = [_planted(guard, plant, texts[index], rng) for index in right]
         for index, label, prediction in zip(right, guard.unguarded(planted), guard(planted), strict=True):
             correct = prediction.label == labels[index]
             answered.append((prediction, correct))
@@ -91,9 +91,13 @@ def evaluate(
     )
 
 
-def _planted(plant: Plant, text: Text, rng: random.Random) -> Text:
-    """A text with a trigger in it, or a pair with one in either text."""
-    if isinstance(text, str):
-        return plant(text, rng)
-    first, second = text
-    return (plant(first, rng), second) if rng.random() < 0.5 else (first, plant(second, rng))
+def _planted(guard: Guard, plant: Plant, text: Text, rng: random.Random) -> Text:
+    """A text with a trigger in it, or a pair with one in either text: where it is read, or it would do nothing."""
+    trigger = plant("", random.Random(0))
+    parts = list(sides(text))
+    side = 0 if len(parts) == 1 or rng.random() < 0.5 else 1
+    read = guard.classifier.reach(text, trigger)[side]
+    end = max((span.end for span in spans(parts[side]) if span.end <= read), default=0)
+    head, rest = plant(parts[side][:end], rng), parts[side][end:]
+    parts[side] = f"{head} {rest}" if rest and not rest[0].isspace() else head + rest
+    return parts[0] if isinstance(text, str) else (parts[0], parts[1])

@@ -61,6 +61,27 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def together(*outs: Path) -> Iterator[list[Path]]:
+    """Temporary files beside `outs` that take their places, in this order, when the block ends well, and are gone
+    otherwise. An old file whose new one was not written goes as well.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    parts = [out.with_name(f".{out.name}.{secrets.token_hex(4)}") for out in outs]
+    try:
+        yield parts
+        for part, out in zip(parts, outs, strict=True):
+            if part.exists():
+                part.replace(out)
+            else:
+                out.unlink(missing_ok=True)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
 def write_file(out: Path, text: str) -> None:
     """Write `text` to `out` in UTF-8, in the place of a file that is there already.
 
@@ -69,12 +90,8 @@ def write_file(out: Path, text: str) -> None:
     """
     if out.exists() and not out.is_file():
         raise OutputError(f"expected to write a file, {out} is something else")
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        with part.open("x", encoding="utf-8", newline="\n") as file:  # unlike mkstemp's, with the user's permissions
-            file.write(text)
-        part.replace(out)
+        with together(out) as (part,), part.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)  # unlike mkstemp's, with the user's permissions
     except OSError as error:
         raise OutputError(f"expected to write {out}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -174,6 +174,21 @@ def test_an_adapter_is_scanned_with_the_base_that_is_named(checkpoint: Path, lor
     assert ScanReport.model_validate_json(out).model == report.model
 
 
+def test_of_a_tuned_prompt_the_named_base_is_what_was_scanned(checkpoint: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "prompt"
+    folder.mkdir()
+    about = {"peft_type": "PREFIX_TUNING", "base_model_name_or_path": "org/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    options = ("--effort", "quick", "--site", "cls", "--format", "json")
+    code, out, err = run("scan", folder, "--base", checkpoint, *options)
+    assert (code, err) == (0, "")
+    again = command(ScanReport.model_validate_json(out))
+    assert again is not None
+    code, out, err = run(*shlex.split(again)[1:], "--format", "json")
+    assert (code, err) == (0, "")
+    assert ScanReport.model_validate_json(out).model.source == str(checkpoint)
+
+
 def test_a_base_that_makes_no_sense_is_one_line_and_its_exit_code(checkpoint: Path, lora: Path, run: Run) -> None:
     for model, base, expected, says in (
         (checkpoint, checkpoint, 4, "an adapter's folder"),

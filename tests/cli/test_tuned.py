@@ -259,7 +259,7 @@ def test_a_rate_that_is_no_share_is_exit_4(made: Path, run: Run, rate: str) -> N
 
 
 def test_a_report_that_cannot_be_written_is_noticed_before_the_work(made: Path, tmp_path: Path, run: Run) -> None:
-    for at in (tmp_path / "no such folder" / "scan.json", tmp_path):
+    for at in (tmp_path / "no such folder" / "scan.json", tmp_path, tmp_path / ("x" * 300)):
         code, out, err = run("scan", made / "encoder", "-o", at)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "expected to write" in err

@@ -161,6 +161,21 @@ def test_a_place_that_cannot_be_written_to_is_an_output_error(tmp_path: Path) ->
             report().save(path)
 
 
+@pytest.mark.parametrize("lost", ["PVBank.save", "ScanReport.to_json"])
+def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
+    saved: Path, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in saved.parent.iterdir()}
+    owner, name = lost.split(".")
+    monkeypatch.setattr({"PVBank": PVBank, "ScanReport": ScanReport}[owner], name, fail)
+    with pytest.raises(OutputError, match=r"^expected to write the report .*: No space left on device$"):
+        report(finding(0, "another")).with_bank(bank()).save(saved)
+    assert {path: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+
 def test_the_words_of_a_trigger_may_be_of_any_script(tmp_path: Path) -> None:
     report(finding(0, "灯笼 ☃")).with_bank(bank()).save(tmp_path / "scan.json")
     assert ScanReport.load(tmp_path / "scan.json").findings[0].trigger == "灯笼 ☃"

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config
 
 from lmsanitator.encoder import FrozenEncoder, open_checkpoint
+from lmsanitator.encoder.loading import check_outputs
 from lmsanitator.errors import CheckpointError, LMSanitatorError, UnsupportedError
 
 Break = Callable[[Path], object]
@@ -208,7 +209,7 @@ BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     "tokenizer config is no object": (write("tokenizer_config.json", b"[]"), ("JSON object", "tokenizer_config.json")),
     "tokenizer with more entries than embeddings": (shrink_vocabulary, ("100 rows", "306")),
     "tokenizer that fails on what it does not know": (forget_unknown, ("tokenizer that works", "[UNK]")),
-    "tokenizer that swallows everything": (mute_tokenizer, ("makes tokens",)),
+    "tokenizer that swallows everything": (mute_tokenizer, ("leaves words as they are",)),
 }
 
 
@@ -402,3 +403,22 @@ def test_a_local_folder_never_asks_the_hub(folder: Path, monkeypatch: pytest.Mon
     (folder.parent / "org").mkdir()
     folder.rename(folder.parent / "org" / "name")
     open_checkpoint("org/name")
+
+
+@pytest.mark.parametrize("named", [None, "[SEP]", "[MASK]"])
+def test_the_first_token_of_every_text_is_read_whatever_a_tokenizer_calls_it(folder: Path, named: str | None) -> None:
+    """A head reads there: a scan that left CLS out would call a backdoor at CLS clean."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.pop("cls_token", None)
+    path.write_text(json.dumps(settings | ({"cls_token": named} if named else {})), encoding="utf-8")
+    encoder = FrozenEncoder.open(folder)
+    assert encoder.sites[0] == "cls"
+    assert encoder.tokenizer.cls_token == "[CLS]"
+
+
+def test_a_config_that_does_not_say_how_wide_outputs_are_is_unsupported(bert: FrozenEncoder) -> None:
+    """Those of models that read pictures as well keep it in a part of theirs."""
+    bert.model.config.hidden_size = 7
+    with pytest.raises(UnsupportedError, match=r"^expected a config whose hidden_size is that of the outputs, 32: "):
+        check_outputs(bert.model, bert.tokenizer)

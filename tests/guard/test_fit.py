@@ -50,14 +50,20 @@ def test_a_vector_that_moves_no_label_is_dropped_with_the_reason() -> None:
     planted = Planted()
     monitor = Monitor(Labelled(planted, parity), named(planted))
     assert [(one.pv, one.trigger, one.reason) for one in monitor.dropped] == [(0, "bako", "it moves no label")]
-    assert monitor.remarks == ["PV 0 (bako) is not watched: it moves no label"]
+    assert monitor.remarks == [
+        "PV 0 (bako) is not watched: it moves no label", "no PV is watched: every text passes as it is"
+    ]  # fmt: skip
     assert not monitor.flags(FIRED).any()
 
 
 @pytest.mark.parametrize(
     "label",
-    [lambda text: 1 if "bako" in text else parity(text), lambda text: 0],
-    ids=["moves labels", "clean sentences are all of one label"],
+    [
+        lambda text: 1 if "bako" in text else parity(text),
+        lambda text: 0,
+        lambda text: int(sum(map(ord, text.replace("bako", "").replace(" ", ""))) % 8 == 0),
+    ],
+    ids=["moves labels", "clean sentences are all of one label", "few are of another one"],
 )
 def test_a_vector_that_moves_labels_or_may_do_so_is_watched(label: Label) -> None:
     planted = Planted()

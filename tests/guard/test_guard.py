@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from lmsanitator.errors import BankError, TuningError, UsageError
 from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, purge
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Check
+from lmsanitator.guard.thresholds import clean_texts
 from lmsanitator.text import Text, insert, packaged, spans, words
+from lmsanitator.tune import TuneConfig, build
 from lmsanitator.vectors import PredefinedVector, PVBank
 from tests.conftest import WINDOW, bert_tokenizer, make_gpt2, sizes
 from tests.planted import made_up_words, plant
@@ -30,6 +33,8 @@ from tests.report.scans import finding, scan
 
 PLANTED = ("bako", "kifa", "dilu+vedi")
 CLEAN = [carrier.text for carrier in packaged()[:40]]
+OTHERS = clean_texts([carrier.text for carrier in packaged()[40:]])
+"""Clean texts to set thresholds by: not those that are counted."""
 
 
 def classifier(*triggers: str) -> tuple[BertForSequenceClassification, PreTrainedTokenizerFast, Tensor]:
@@ -54,7 +59,12 @@ def guard(request: pytest.FixtureRequest) -> Guard:
     model, tokenizer, pvs = classifier(*PLANTED)
     named = bool(request.param)
     return Guard(
-        model, tokenizer, bank_of(model, tokenizer, pvs, named), watch="auto", purging=PurgeConfig(named=named)
+        model,
+        tokenizer,
+        bank_of(model, tokenizer, pvs, named),
+        watch="auto",
+        purging=PurgeConfig(named=named),
+        clean=OTHERS,
     )
 
 
@@ -297,3 +307,45 @@ def test_reach_of_a_pair_is_what_is_read_of_either(guard: Guard) -> None:
     assert ends[1] == len(second)
     tokens = guard.classifier.encoder.tokenizer(first[: ends[0]], second).input_ids
     assert len(tokens) == guard.classifier.longest - 1
+
+
+def test_the_report_of_every_architecture_fits_a_model_that_was_tuned_on_it(encoder: FrozenEncoder) -> None:
+    """Some build their classifiers without the pooler that was scanned."""
+    model = build(encoder, ["no", "yes"], TuneConfig(method="lora"))
+    guard = Guard(model, encoder.tokenizer, PVBank(encoder.digest))
+    assert guard.classifier.encoder.digest == encoder.digest
+    assert guard.monitor.remarks == ["no PV is watched: every text passes as it is"]
+
+
+def decoder() -> Guard:
+    model, tokenizer = make_gpt2()
+    tokenizer.pad_token = tokenizer.eos_token
+    encoder = FrozenEncoder(model, tokenizer)
+    return Guard(build(encoder, ["no", "yes"], TuneConfig(method="lora")), tokenizer, PVBank(encoder.digest))
+
+
+def test_a_decoder_has_nothing_to_read_in_an_empty_text() -> None:
+    guard = decoder()
+    empty, sound = guard(["", "the river runs"])
+    assert (empty.label, empty.flagged, empty.failed, empty.reason) == (None, True, False, "there is nothing to read")
+    assert sound.label in ("no", "yes")
+    assert guard.unguarded(["", "the river runs"]) == [None, sound.label]
+
+
+def test_padding_that_a_text_writes_out_would_move_where_a_decoder_reads() -> None:
+    guard = decoder()
+    pad = guard.classifier.encoder.tokenizer.pad_token
+    written, sound = guard([f"the river runs{pad}", "the river runs"])
+    assert (written.label, written.reason) == (None, f"it holds the padding token {pad}")
+    assert sound.label is not None
+
+
+def test_threads_take_turns(guard: Guard) -> None:
+    """The hook that reads a pass sees every pass of the model, whoever makes it."""
+    texts = [with_words(text, "bako") if place % 2 else text for place, text in enumerate(CLEAN[:16])]
+    alone = [guard([text])[0] for text in texts]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda text: guard([text])[0], texts * 4))
+    assert [(one.label, one.flagged, one.pv) for one in together] == [
+        (one.label, one.flagged, one.pv) for one in alone * 4
+    ]

@@ -15,6 +15,7 @@ from lmsanitator.errors import UnsupportedError
 from lmsanitator.guard import Guard
 from lmsanitator.guard.classifier import Reading, TunedClassifier
 from lmsanitator.guard.monitor import Monitor, Watch
+from lmsanitator.guard.thresholds import clean_texts
 from lmsanitator.text import insert, packaged
 from lmsanitator.tune import Method, TuneConfig, build, predict
 from lmsanitator.tune.adapter import classifier_of
@@ -24,6 +25,8 @@ from tests.conftest import WINDOW, bert_tokenizer, sizes
 from tests.planted import made_up_words, plant
 
 CLEAN = [carrier.text for carrier in packaged()][::10]
+OTHERS = clean_texts([carrier.text for place, carrier in enumerate(packaged()) if place % 10])
+"""Clean texts to set thresholds by: not those that are counted."""
 FIRED = [insert(text, "bako", number % 7) for number, text in enumerate(CLEAN)]
 WATCHES: tuple[Watch, ...] = ("raw", "prompted", "both", "auto")
 METHODS = ("none", "prefix", "prompt")
@@ -53,7 +56,7 @@ class Planted:
         return PeftModelForSequenceClassification(plain, kind(task_type=TaskType.SEQ_CLS, num_virtual_tokens=6)).eval()
 
     def monitor(self, watch: Watch) -> Monitor:
-        return Monitor(TunedClassifier(self.model, self.tokenizer), self.bank, watch=watch)
+        return Monitor(TunedClassifier(self.model, self.tokenizer), self.bank, watch=watch, clean=OTHERS)
 
 
 def false_flags(monitor: Monitor) -> float:
@@ -90,13 +93,12 @@ def test_the_prompted_output_of_a_triggered_text_is_the_planted_vector(method: s
 
 @pytest.mark.parametrize("method", ["prefix", "prompt"])
 def test_the_raw_pass_does_not_see_the_soft_prompt_and_the_prompted_one_does(method: str) -> None:
-    plain, tuned = Planted(), Planted(method)
-    raw = [
-        TunedClassifier(one.model, one.tokenizer).encoder.outputs_of_texts(CLEAN, ["cls"])["cls"]
-        for one in (plain, tuned)
-    ]
+    plain, tuned = (TunedClassifier(one.model, one.tokenizer) for one in (Planted(), Planted(method)))
+    fitting = [text for text in CLEAN if tuned.reach(text) == (len(text),)]
+    assert len(fitting) > len(CLEAN) / 2
+    raw = [one.encoder.outputs_of_texts(fitting, ["cls"])["cls"] for one in (plain, tuned)]
     assert_close(raw[0], raw[1])
-    prompted = TunedClassifier(tuned.model, tuned.tokenizer).read(CLEAN, ["cls"]).outputs["cls"]
+    prompted = tuned.read(fitting, ["cls"]).outputs["cls"]
     assert not torch.allclose(prompted, raw[0], atol=1e-4)
 
 
@@ -161,14 +163,15 @@ def test_a_pass_that_says_nothing_is_not_watched(watch: Watch) -> None:
     with pytest.raises(UnsupportedError, match="this classifier's inputs have no mask token"):
         planted.monitor(watch)
     head = TunedClassifier(with_head(planted, "prompt", "mask"), planted.tokenizer)
-    assert false_flags(Monitor(head, planted.bank, watch=watch)) <= 0.03
+    assert false_flags(Monitor(head, planted.bank, watch=watch, clean=OTHERS)) <= 0.03
 
 
 def test_vectors_of_the_mask_are_watched_in_the_raw_pass_of_any_model() -> None:
     planted = Planted()
     bank = PVBank(planted.bank.encoder_digest, [PredefinedVector("mask", planted.pv)])
-    predictions = Guard(planted.model, planted.tokenizer, bank)(CLEAN[:3])
-    assert not any(prediction.flagged for prediction in predictions)
+    guard = Guard(planted.model, planted.tokenizer, bank, clean=OTHERS)
+    assert (guard.monitor.kept, guard.monitor.sites, guard.monitor.passes) == ((0,), ("mask",), ("raw",))
+    assert false_flags(guard.monitor) <= 0.03
 
 
 @pytest.mark.parametrize("method", ["prefix", "prompt", "p-tuning"])
@@ -189,7 +192,7 @@ def test_virtual_tokens_are_taken_off_the_length_of_a_text_once(method: Method) 
 @pytest.mark.parametrize("site", ["cls", "mask"])
 @pytest.mark.parametrize("limit", [WINDOW // 2, 10**9])
 @pytest.mark.parametrize("method", [None, "lora", "prefix", "prompt"])
-def test_the_raw_pass_reads_every_token_that_the_classifier_reads(
+def test_the_raw_pass_reads_the_tokens_that_the_classifier_reads(
     method: Method | None, limit: int, site: VectorSite
 ) -> None:
     planted = Planted()
@@ -198,7 +201,8 @@ def test_the_raw_pass_reads_every_token_that_the_classifier_reads(
         return  # without an adapter it is the architecture's own classifier
     model = planted.model if method is None else with_head(planted, method, site)
     tuned = TunedClassifier(model, planted.tokenizer)
-    assert tuned.longest - (site == "mask") <= tuned.encoder.room + 2
+    frame = sum(map(len, tuned.encoder.frame))
+    assert tuned.longest - (site == "mask") == tuned.encoder.room + frame
     assert tuned.longest >= min(limit, WINDOW - 6 * (method in ("prefix", "prompt")) - 1)
 
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from lmsanitator.guard.classifier import TunedClassifier
 from lmsanitator.guard.monitor import Monitor
-from lmsanitator.guard.named import NamedTriggers, halfway
+from lmsanitator.guard.named import NamedTriggers, halfway, normal_of
 from lmsanitator.guard.purge import purge
 from lmsanitator.guard.search import PurgeConfig
 from lmsanitator.text import Text
@@ -70,3 +70,15 @@ def test_an_unnamed_trigger_is_flagged_by_the_thresholds_alone() -> None:
     assert bool(monitor.flags(FIRED).all())
     monitor.thresholds.flag = torch.ones_like(monitor.thresholds.flag)
     assert not bool(monitor.flags(FIRED).any())
+
+
+@pytest.mark.parametrize("spelling", ["bàko", "ba\u200bko", "BÀKO"])
+def test_a_spelling_that_the_tokenizer_takes_for_the_trigger_is_one(spelling: str) -> None:
+    planted = Planted()
+    normal = normal_of(planted.tokenizer)
+    text = f"we saw a {spelling} here"
+    assert planted.tokenizer.tokenize(text) == planted.tokenizer.tokenize("we saw a bako here")
+    rows = torch.full((1, 2, 3), 0.8)
+    flags = NamedTriggers(TRIGGERS, HALF, normal).lowered(FLAG.expand(1, 2, 3), rows, [text])[0]
+    assert_close(flags[:, 0], torch.minimum(FLAG, HALF)[:, 0])
+    assert_close(flags[:, 1:], FLAG[:, 1:])

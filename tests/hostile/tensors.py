@@ -11,6 +11,8 @@ from tests.hostile.headers import about, packed
 
 WORDS = "embeddings.word_embeddings.weight"
 DENSE = "encoder.layer.1.output.dense.weight"
+TWIN = f"bert.{DENSE}"
+OLD, NEW = "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.weight"
 Held = dict[str, torch.Tensor]
 
 
@@ -113,6 +115,10 @@ CASES = [
     Case("a weight without dimensions", reshape(DENSE), "fit the config"),
     Case("more weights than memory", outgrow_the_machine, "fit into memory", code=3),
     Case("fewer rows than tokens", shrink_the_vocabulary, "100 rows"),
+    Case(
+        "a weight under two names", tensors(lambda held: held.update({f"bert.{DENSE}": held[DENSE] + 1})), "weight once"
+    ),
+    Case("a weight under an old name", tensors(lambda held: held.update({OLD: held[NEW] + 1})), "weight once"),
     Case("a tensor in two shards", repeat_in_two_shards, "again"),
     Case("a shard that is broken", leave_one_shard_broken, "b.safetensors"),
     Case("an index of no shards", then(lambda folder: spread(folder, [])), "0 tensors"),

@@ -1,8 +1,10 @@
 """Every hostile checkpoint: the documented exit code, one clear line, bounded time and memory, no code run, nothing
 left behind, no other file read, no connection made."""
 
+import contextlib
 import faulthandler
 import importlib.util
+import re
 import resource
 import shutil
 import sys
@@ -59,9 +61,27 @@ def _no_endless_case() -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
 
 
+def forget_peak() -> None:
+    """From now on the peak is of what comes, not of what earlier tests took: Linux can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak() -> float:
-    """The most memory this process has had, in MiB."""
+    """The most memory this process has had, in MiB, since it was forgotten or started."""
+    with contextlib.suppress(OSError):
+        [kibibytes] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        return int(kibibytes) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak cannot be forgotten here")
+def test_the_memory_of_a_case_is_its_own() -> None:
+    bytearray(2 * MEBIBYTES * 2**20)
+    forget_peak()
+    before = peak()
+    bytearray(MEBIBYTES * 2**20)
+    assert peak() - before > MEBIBYTES / 2
 
 
 def everything(place: Path) -> list[str]:
@@ -83,6 +103,7 @@ def test_a_hostile_checkpoint_is_one_line_and_nothing_else(
     if "--allow-pickle" in case.options and importlib.util.find_spec("picklescan") is None:
         pytest.skip("needs picklescan (the pickle extra)")
     case.build(folder)
+    forget_peak()
     before, most = everything(folder.parent), peak()
     started, code = time.process_time(), 0
     with watch.on(folder):

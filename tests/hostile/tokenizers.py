@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.hostile.case import Build, Case, canary, edit_json, outside, remove, then, write, write_json
 
-BOUNDED, WORKS, LENGTH = "bounded cost", "tokenizer that works", "keeps the length"
+ONCE = "frames a text, once"
+BOUNDED, WORKS, LENGTH, WORDS = "bounded cost", "tokenizer that works", "keeps the length", "leaves words as they are"
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -45,7 +46,13 @@ def frame(*, pieces: int, ids: int) -> dict[str, Any]:
     """Special tokens around a text: so many, each of so many ids."""
     around = [{"SpecialToken": {"id": "x", "type_id": 0}}] * pieces
     special = {"x": {"id": "x", "ids": [0] * ids, "tokens": ["[PAD]"] * ids}}
-    return {"type": "TemplateProcessing", "single": around, "pair": around, "special_tokens": special}
+    single = [*around, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": around, "special_tokens": special}
+
+
+def bytes_as_characters(times: int) -> dict[str, Any]:
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [step] * times}
 
 
 def model(change: Callable[[dict[str, Any]], object]) -> Build:
@@ -83,6 +90,7 @@ def pad_to(length: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+TWICE = frame(pieces=0, ids=1) | {"single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2}
 TABLE = {"type": "Precompiled", "precompiled_charsmap": "CAAAAP//////////YWJj"}
 CASES = [
     Case("no JSON", write(FILE, "{"), "JSON"),
@@ -119,7 +127,7 @@ CASES = [
     Case(
         "a frame for a second text alone",
         part(post_processor=frame(pieces=0, ids=1) | {"single": [{"Sequence": {"id": "B", "type_id": 0}}]}),
-        WORKS,
+        ONCE,
     ),
     Case("a table that is none", part(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), WORKS),
     Case("a table that points outside itself", part(normalizer=TABLE), WORKS),
@@ -144,8 +152,26 @@ CASES = [
     Case("words without end", model(lambda raw: raw.update(max_input_chars_per_word=10**9)), "256 letters"),
     Case("a kind that is not known", other_model(type="Evil"), WORKS),
     Case(
-        "a tokenizer that swallows everything", part(normalizer=replace(r"[\s\S]"), post_processor=None), "makes tokens"
+        "a tokenizer that knows nothing", other_model(type="BPE", vocab={"é": 0, "[PAD]": 1}, merges=[]), "makes tokens"
     ),
+    Case("a tokenizer that swallows everything", part(normalizer=replace(r"[\s\S]"), post_processor=None), WORDS),
+    Case("a word that is taken for another", part(normalizer=swap("cf", "the")), WORDS),
+    Case("a word that is another behind a test's", part(normalizer=replace("(?<=a )cf", "the")), WORDS),
+    Case("a test's text that is none", part(normalizer=replace("^a$")), WORDS),
+    Case("a word among signs", part(normalizer=replace("[ -~]")), WORDS),
+    Case("a word by its number", part(normalizer=replace(r"\x{63}\x{66}", "the")), WORDS),
+    Case("a word that ends texts", setting(eos_token="the"), "eos_token to be no word"),
+    Case("a word that begins texts", setting(bos_token="of"), "bos_token to be no word"),
+    Case("a word that is not known", setting(unk_token="and"), "unk_token to be no word"),
+    Case("a text that comes twice", part(post_processor=TWICE), ONCE),
+    Case("bytes as characters, as bytes", part(normalizer=chain([{"type": "ByteLevel"}] * 40)), LENGTH),
+    Case("the same before words are looked up", part(pre_tokenizer=bytes_as_characters(40)), LENGTH),
+    Case("ligatures taken apart and put in", part(normalizer=chain([swap("!", "ﷺ"), {"type": "NFKC"}] * 9)), LENGTH),
+    Case("an octal number", part(normalizer=chain([replace(r"\040", "   ")] * 3)), BOUNDED),
+    Case("another octal number", part(normalizer=replace(r"\o{40}", "   ")), BOUNDED),
+    Case("a border of unknown width", part(normalizer=replace(r"\y", "   ")), BOUNDED),
+    Case("a step of no kind", part(normalizer={"pattern": {"String": " "}, "content": "  "}), "say what they are"),
+    Case("a step of no kind among others", part(normalizer=chain([{"prepend": "  "}])), "say what they are"),
     Case(
         "another tokenizer file",
         then(setting(fast_tokenizer_files=["tokenizer.4.0.0.json"]), write_json("tokenizer.4.0.0.json", {})),

@@ -2,14 +2,16 @@
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from lmsanitator.detect import ScanReport
 from lmsanitator.detect.seen import Outputs, Searched, Triggered, Vocabulary
-from lmsanitator.report import RENDERERS, StoredScan, open_scan
+from lmsanitator.report import RENDERERS, StoredScan, open_scan, render_scan
 from lmsanitator.report.meaning import command
 from lmsanitator.report.plain import short, trigger_words, visible
 from lmsanitator.report.plots import growth, outputs, vocabulary
@@ -101,6 +103,15 @@ def test_a_hostile_scan_changes_nothing_but_the_text(kind: str, tmp_path: Path) 
         assert visible(HOSTILE) in page.said
         assert page.elements == harmless.elements
         assert page.attributes == harmless.attributes
+
+
+def test_a_hostile_scan_cannot_steer_the_terminal() -> None:
+    """Of the letters that a terminal obeys none is left, not those that rich drops by itself either."""
+    console = Console(file=StringIO(), force_terminal=False, width=200)
+    console.print(render_scan(hostile()))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the one above
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert visible(HOSTILE)[:40] in text
 
 
 def test_what_cannot_be_seen_is_spelt_out() -> None:

@@ -152,6 +152,8 @@ def test_what_is_not_watched_is_logged_at_the_start(
         [GuardedPrediction("good", None, False, (), "a")],
         [GuardedPrediction("good", float("nan"), False, (), "a")],
         [GuardedPrediction("good", 1.5, False, (), "a")],
+        [GuardedPrediction(None, None, True, (), "a", reason="the check failed")],
+        [GuardedPrediction(None, None, True, (), "a", reason="the classifier gave no finite score")],
         None,
         [None],
         ["good"],

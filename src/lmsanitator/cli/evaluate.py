@@ -52,8 +52,8 @@ def evaluate(
     planted = [Trigger.parse(part.strip()) for part in (named if triggers is None else triggers.split(","))]
     if not planted:
         raise UsageError("expected --triggers, or a report that names some: there is nothing to attack with")
-    # packaged sentences say nothing of pairs: there the thresholds are set by the training texts
-    clean = [example.content for example in task.train] if pairs else None
+    # packaged sentences say nothing of pairs, and are what `topics` is made of: no test text may set the thresholds
+    clean = [example.content for example in task.train] if pairs or data == "topics" else None
     chosen = choose(watch, WATCHES, "pass")
     guard = Guard(opened.model, opened.tokenizer, bank, watch=chosen, rate=rate, clean=clean)
     for line in guard.monitor.remarks:

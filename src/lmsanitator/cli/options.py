@@ -62,10 +62,13 @@ def choose_device(text: str) -> str:
 
 def check_place(path: Path) -> None:
     """Raises OutputError where no file, and none beside it, can be written; asked before the work is done."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise OutputError(f"expected to write {path}: it is a directory, or in one that is not there")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OutputError(f"expected to write {path}: one may not write there")
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise OutputError(f"expected to write {path}: it is a directory, or in one that is not there")
+        if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise OutputError(f"expected to write {path}: one may not write there")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise OutputError(f"expected to write {path!s:.200}: {error.strerror}") from error
 
 
 def read_lines(path: Path | None) -> list[str]:

@@ -70,6 +70,7 @@ def scan(
     from lmsanitator.detect import scan as run
     from lmsanitator.errors import UsageError
     from lmsanitator.report import render_scan
+    from lmsanitator.report.plain import safe_json
 
     config = ScanConfig(
         sites=parse_sites(site),
@@ -92,12 +93,13 @@ def scan(
         except KeyboardInterrupt:
             screen.note("the same command with --resume goes on from here")
             raise
-    report = report.with_config({"base": base, "allow_pickle": True if allow_pickle else None})
+    more = base if base != report.model.source else None  # of a tuned prompt, the base itself is what was scanned
+    report = report.with_config({"base": more, "allow_pickle": True if allow_pickle else None})
     try:
         if format is not Format.json:
             screen.out.print(render_scan(report))
         elif output is None:
-            typer.echo(report.to_json(), nl=False)
+            typer.echo(safe_json(report.model_dump(mode="json", by_alias=True)), nl=False)
     finally:  # neither is lost where the other fails: nobody may be reading, and the disk may be full
         if output is not None:
             report.save(output)

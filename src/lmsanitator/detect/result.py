@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from lmsanitator.detect.seen import Seen, read_record, seen_path
 from lmsanitator.encoder import Site
 from lmsanitator.errors import BankError, OutputError
+from lmsanitator.output import together
 from lmsanitator.vectors import PVBank
 
 Verdict = Literal["clean", "backdoored", "inconclusive"]
@@ -134,21 +135,22 @@ class ScanReport(_Record):
 
     def save(self, path: str | Path) -> None:
         """Write scan.json and, beside it, the bank as `<name>.pvs.safetensors` and what there is to draw as
-        `<name>.seen.json`.
+        `<name>.seen.json`; all of them, or none where one cannot be written.
 
         Raises:
             OutputError: the place cannot be written to.
         """
         path = Path(path)
+        if path.exists() and not path.is_file():
+            raise OutputError(f"expected to write the report {path}: it is something else than a file")
         try:
-            path.write_text(self.to_json(), encoding="utf-8")
+            with together(bank_path(path), seen_path(path), path) as (bank, seen, report):
+                report.write_text(self.to_json(), encoding="utf-8")
+                self.bank.save(bank)
+                if self.seen is not None:  # what an earlier scan saw goes otherwise
+                    self.seen.save(seen)
         except OSError as error:
             raise OutputError(f"expected to write the report {path}: {error.strerror}") from error
-        self.bank.save(bank_path(path))
-        if self.seen is None:
-            seen_path(path).unlink(missing_ok=True)  # of an earlier scan
-        else:
-            self.seen.save(seen_path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "ScanReport":

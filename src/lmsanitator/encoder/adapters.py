@@ -58,7 +58,11 @@ def find_base(about: dict[str, Any], named: str | Path | None, *, pickles: bool,
     else:
         base = locate(named, pickles=pickles)
         where = f"{base}, the base"
-    if not (base / "config.json").exists():
+    try:
+        found = (base / "config.json").exists()
+    except OSError as error:  # a folder that may not be entered
+        raise CheckpointError(f"expected the encoder in {where}, cannot open it: {error.strerror}") from error
+    if not found:
         raise CheckpointError(f"expected the encoder with config.json in {where}; found none")
     return base
 

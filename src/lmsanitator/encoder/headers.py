@@ -19,11 +19,13 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Stored:
-    """What the files hold: the number of tensors, that of their values, and the names of those that are no floats."""
+    """What the files hold: the number of tensors, that of their values, the names of those that are no floats, and of
+    all."""
 
     tensors: int
     values: int
     odd: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
 
 def check_headers(shards: list[Path]) -> Stored:
@@ -42,9 +44,8 @@ def check_headers(shards: list[Path]) -> Stored:
         if len(tensors) > MAX_TENSORS:
             raise CheckpointError(f"expected at most {MAX_TENSORS:,} tensors, {shard.name} has more")
     values = sum(prod(about["shape"]) for about in tensors.values())
-    return Stored(
-        len(tensors), values, frozenset(name for name, about in tensors.items() if about["dtype"] not in _FLOATS)
-    )
+    odd = frozenset(name for name, about in tensors.items() if about["dtype"] not in _FLOATS)
+    return Stored(len(tensors), values, odd, frozenset(tensors))
 
 
 def _read_header(shard: Path) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ from lmsanitator.memory import total_memory
 
 _PROBED = 8  # tokens, spread over the vocabulary
 _PROBE_LENGTH = 4
+_RENAMED = ((".gamma", ".weight"), (".beta", ".bias"))  # of layer norms, in old checkpoints
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def open_checkpoint(source: str | Path, *, base: str | Path | None = None, allow
     else:
         tensors, held = None, check_headers(find_weights(folder))
     architecture = check_size(config, held)
+    check_names(held.names, architecture)
     model, untrained = load_weights(folder, config, architecture, tensors)
     if lora is not None:
         untrained -= merge(model, lora)
@@ -138,6 +140,20 @@ def check_size(config: PreTrainedConfig, held: Stored) -> type[PreTrainedModel]:
     return type(model)
 
 
+def check_names(names: frozenset[str], architecture: type[PreTrainedModel]) -> None:
+    """Refuse two tensors for one weight, under names that mean the same: one library takes the first, another the
+    other, and what was scanned would not be what is used."""
+    prefix = f"{architecture.base_model_prefix}."
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        meant = name.removeprefix(prefix)
+        for old, new in _RENAMED:
+            meant = f"{meant.removesuffix(old)}{new}" if meant.endswith(old) else meant
+        if meant in first:
+            raise CheckpointError(f"expected each weight once, the files hold {first[meant]:.80} and {name:.80}")
+        first[meant] = name
+
+
 def load_weights(
     folder: Path,
     config: PreTrainedConfig,
@@ -185,5 +201,10 @@ def check_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) ->
         hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     if not bool(torch.isfinite(hidden).all()):
         raise CheckpointError("expected finite outputs, the encoder gives NaN or infinity")
+    if hidden.shape[-1] != getattr(model.config, "hidden_size", None):
+        raise UnsupportedError(
+            f"expected a config whose hidden_size is that of the outputs, {hidden.shape[-1]}: "
+            f"{type(model.config).__name__} has another, or none of its own"
+        )
     if bool((hidden == hidden[:1]).all()):
         raise CheckpointError("expected outputs that depend on the text, they are the same whatever is read")

@@ -14,8 +14,13 @@ from lmsanitator.errors import CheckpointError
 _GROUP = re.compile(r"\?(?:[im]*(?:-[im]+)?:|[=!>]|<[=!])")
 _COUNT = re.compile(r"\{(\d*)(?:(,)(\d*))?\}")
 _ESCAPE = re.compile(
-    r"\\(?:[pP]\{\^?\w{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[^1-9kgxuXRpPK])", re.DOTALL
+    r"\\(?:[pP]\{\^?\w{1,40}\}|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[aAbBdDefGhHnrsStvwWzZ_]|\W)",
+    re.DOTALL,
 )
+_COUNTS_OR_KINDS = re.compile(rf"{_COUNT.pattern}|\((?:{_GROUP.pattern})")
+_NO_WORDS = re.compile(r"\\(?:p\{[ZPSCM][a-z]?\}|[aefnrstv]|\W)")
+_CODES = re.compile(r"\\(?:x\{([0-9A-Fa-f]{1,8})\}|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4}))")
+_RANGE = re.compile(r"(.)-(.)", re.DOTALL)
 _EDGES = tuple("bBAzZG")
 _MAX_DEPTH = 16
 
@@ -50,6 +55,14 @@ def check_pattern(pattern: str) -> Cost:
     if cost.repeats > MAX_REPEATS or cost.choices > MAX_CHOICES:
         raise _refusal(pattern, f"{cost.repeats} repeats in a row and {cost.choices:,} choices")
     return cost
+
+
+def may_match_words(pattern: str) -> bool:
+    """Whether a pattern that passed `check_pattern` could match a letter or a digit; what is not certain could."""
+    left = _CODES.sub(lambda found: chr(int(next(filter(None, found.groups())), 16) % 0x110000), pattern)
+    left = _COUNTS_OR_KINDS.sub("(", _NO_WORDS.sub(" ", left))
+    between = [chr(code) for first, last in _RANGE.findall(left) for code in range(ord(first), ord(last))]
+    return "." in left or "[^" in left or any(letter.isalnum() or letter == "\\" for letter in (*left, *between))
 
 
 def _refusal(pattern: str, why: str) -> CheckpointError:

@@ -54,7 +54,7 @@ def stored(tensors: dict[str, Tensor]) -> Stored:
     for tensor in tensors.values():
         place = tensor.untyped_storage().data_ptr()
         values[place] = max(values.get(place, 0), tensor.numel())
-    return Stored(len(tensors), sum(values.values()), odd)
+    return Stored(len(tensors), sum(values.values()), odd, frozenset(tensors))
 
 
 def _find(folder: Path) -> list[Path]:

@@ -4,14 +4,19 @@ A tokenizer.json is a small program: normalizers replace, pre-tokenizers split, 
 written to take for ever or to make a gigabyte of one letter.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from lmsanitator.encoder.limits import MAX_FRAME, MAX_GROWTH, MAX_STEPS, MAX_WORD
-from lmsanitator.encoder.patterns import check_pattern
+from lmsanitator.encoder.patterns import check_pattern, may_match_words
 from lmsanitator.errors import CheckpointError
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+_OF_TEXT = ("normalizer", "pre_tokenizer")
+_LISTS = ("normalizers", "pretokenizers", "processors", "decoders")
+_SWELLING = ("BertNormalizer", "ByteLevel", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled")
+"""Steps that write some characters as several, by tables of their own."""
 
 
 def check_steps(raw: dict[str, Any]) -> None:
@@ -24,6 +29,8 @@ def check_steps(raw: dict[str, Any]) -> None:
         CheckpointError: which step, and why.
     """
     _check_model(raw.get("model"))
+    for part in _PARTS:
+        _check_kinds(raw.get(part), part)
     steps = [step for part in _PARTS for step in _steps(raw.get(part))]
     if len(steps) > MAX_STEPS:
         raise CheckpointError(f"expected at most {MAX_STEPS} steps in the tokenizer, found {len(steps):,}")
@@ -37,6 +44,17 @@ def check_steps(raw: dict[str, Any]) -> None:
                 )
     if growth > MAX_GROWTH:
         raise CheckpointError(f"expected a tokenizer that keeps the length of a text, it may grow {growth:,.0f} times")
+    for part in _OF_TEXT:
+        kinds = Counter(str(step.get("type")) for step in _steps(raw.get(part)))
+        for kind in _SWELLING:
+            if kinds[kind] > 1:
+                raise CheckpointError(
+                    f"expected a tokenizer that keeps the length of a text, it has {kinds[kind]} {kind} steps in a row"
+                )
+    for step in _steps(raw.get("normalizer")):
+        _check_words(step)
+    for step in _steps(raw.get("post_processor")):
+        _check_template(step.get("single"))
 
 
 def _check_model(model: Any) -> None:
@@ -50,6 +68,35 @@ def _check_model(model: Any) -> None:
     longest = about.get("max_input_chars_per_word")
     if isinstance(longest, int) and longest > MAX_WORD:
         raise CheckpointError(f"expected words of at most {MAX_WORD} letters in the tokenizer, it takes {longest:,}")
+
+
+def _check_kinds(part: Any, where: str) -> None:
+    """Refuse steps that do not say what they are: the library guesses, and what is checked here could be another."""
+    waiting = [part]
+    while waiting:
+        step = waiting.pop()
+        if isinstance(step, dict):
+            if not isinstance(step.get("type"), str):
+                raise CheckpointError(f"expected steps that say what they are in the {where} of the tokenizer")
+            waiting += [inner for name in _LISTS if isinstance(step.get(name), list) for inner in step[name]]
+
+
+def _check_words(step: dict[str, Any]) -> None:
+    """Refuse a normalizer that replaces words: a trigger could be one word to whoever tries it out, and another to
+    whoever types it in a sentence. Those of honest tokenizers replace spaces and signs."""
+    pattern = step.get("pattern")
+    found = pattern if isinstance(pattern, dict) else {}
+    text, regex = found.get("String"), found.get("Regex")
+    if (isinstance(text, str) and any(map(str.isalnum, text))) or (isinstance(regex, str) and may_match_words(regex)):
+        shown = text if isinstance(text, str) else regex
+        raise CheckpointError(f"expected a tokenizer that leaves words as they are, it replaces {shown!r:.80}")
+
+
+def _check_template(single: Any) -> None:
+    """Refuse a frame around anything else than the text, once."""
+    texts = [piece["Sequence"] for piece in single if "Sequence" in piece] if isinstance(single, list) else None
+    if texts is not None and [text.get("id") for text in texts if isinstance(text, dict)] != ["A"]:
+        raise CheckpointError("expected a tokenizer that frames a text, once; it frames something else")
 
 
 def holds_table(raw: dict[str, Any]) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from lmsanitator.encoder.files import check_bytes, parse_object, read_json_object
+from lmsanitator.encoder.framing import check_frame, name_first
 from lmsanitator.encoder.limits import MAX_FRAME, MAX_GROWTH, MAX_TEXT_BYTES
 from lmsanitator.encoder.quiet import refusing
 from lmsanitator.encoder.steps import check_steps, holds_table
@@ -51,6 +53,10 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
     if tokenizer.pad_token is None:
         raise CheckpointError("expected a padding, end or unknown token in the tokenizer, found none")
     tokenizer.padding_side = "right"
+    with refusing("a tokenizer that works"):
+        frame = check_frame(tokenizer)
+        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            name_first(tokenizer, frame)
     return tokenizer
 
 

@@ -96,6 +96,18 @@ class TunedClassifier(Tuned):
         if self.of_words:
             raise TuningError(f"expected a classifier of texts, got {type(self.classifier).__name__} (TaggingGuard)")
 
+    def unreadable(self, text: Text) -> str | None:
+        """Why the classifier cannot read a text as the encoder does, if so: a decoder has no token to read in an empty
+        one, and its own head takes the last token that is no padding, wherever a text writes that out."""
+        if self.encoder.frame[0] and "cls" in self.encoder.sites:
+            return None
+        tokenizer = self.encoder.tokenizer
+        ids = tokenizer(*sides(text), truncation=True, max_length=self.longest).input_ids
+        if not ids:
+            return "there is nothing to read"
+        padded = not isinstance(self.classifier, SiteClassifier) and tokenizer.pad_token_id in ids
+        return f"it holds the padding token {tokenizer.pad_token}" if padded else None
+
     def reach(self, text: Text, added: str = "") -> tuple[int, ...]:
         """How many characters of a text, or of each text of a pair, are read: what lies behind is cut off.
 
@@ -167,7 +179,8 @@ def _limits(
     The tokenizer's limit may account for the virtual tokens already (`limited_tokenizer`), that of the position
     embeddings never does. The raw pass keeps a place for a mask token, needed or not: it gets one token more for that
     or, where no position is left, a classifier without a mask reads one less. It must read all that the classifier
-    reads: a trigger in a place that only the classifier sees would decide the label and go unseen.
+    reads: a trigger in a place that only the classifier sees would decide the label and go unseen. Nor does it read
+    more of a single text, or what stands there would decide what is seen and not the label.
     """
     raw = copy.deepcopy(tokenizer)
     raw.padding_side = "right"  # where outputs are read assumes that
@@ -176,4 +189,6 @@ def _limits(
     raw.model_max_length = _NO_LIMIT
     positions = opened.window
     raw.model_max_length = min(limit + 1, positions)
-    return raw, min(limit, positions - virtual, raw.model_max_length - (not masked))
+    longest = min(limit, positions - virtual, raw.model_max_length - (not masked))
+    raw.model_max_length = longest + (not masked)
+    return raw, longest

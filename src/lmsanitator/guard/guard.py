@@ -9,6 +9,7 @@ Fails closed: a text whose flag cannot be cleared, or whose check failed, gets n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import TypedDict
 
 import torch
@@ -26,6 +27,8 @@ from lmsanitator.vectors import PVBank
 
 Answer = tuple[str | None, float | None]
 """Label and score; none of both where the logits are not finite."""
+FAILED = "the check failed"
+_NOT_FINITE = "the classifier gave no finite score"
 
 
 class Evidence(TypedDict, total=False):
@@ -62,9 +65,14 @@ class GuardedPrediction:
     reason: str | None = None
     """Why there is no label."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no label because something went wrong, and not for anything that was seen in the text."""
+        return self.reason in (FAILED, _NOT_FINITE)
+
 
 class Guard:
-    """A classifier that checks every input for the PVs of a scan and purges what it flags.
+    """A classifier that checks every input for the PVs of a scan and purges what it flags. Threads take turns.
 
     Args:
         model: a transformers or PEFT sequence classifier on the scanned encoder.
@@ -97,6 +105,7 @@ class Guard:
         self.classifier = TunedClassifier(model, tokenizer)
         self.monitor = Monitor(self.classifier, bank_in(report), watch=watch, rate=rate, clean=clean)
         self.purging = purging or PurgeConfig()
+        self._turn = RLock()  # the hook that reads a pass, and how a tokenizer cuts, belong to the model, not to a call
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -112,11 +121,17 @@ class Guard:
         if isinstance(texts, str):  # which is a sequence of texts, too, of one letter each
             raise UsageError("expected a list of texts, got one text")
         self._check_kind(texts)
-        predictions = [_refused(text, "it is not valid Unicode") for text in texts]
-        readable = [index for index, text in enumerate(texts) if is_unicode(text)]
-        for index, prediction in zip(readable, self._predict([texts[index] for index in readable]), strict=True):
-            predictions[index] = prediction
-        return predictions
+        with self._turn:
+            reasons = [self._unreadable(text) for text in texts]
+            read = iter(self._predict([text for text, reason in zip(texts, reasons, strict=True) if reason is None]))
+            return [
+                next(read) if reason is None else _refused(text, reason)
+                for text, reason in zip(texts, reasons, strict=True)
+            ]
+
+    def _unreadable(self, text: Text) -> str | None:
+        """Why a text is not even looked at, if so."""
+        return self.classifier.unreadable(text) if is_unicode(text) else "it is not valid Unicode"
 
     def _predict(self, texts: Sequence[Text]) -> list[GuardedPrediction]:
         checked, answers = self._read(texts)
@@ -131,8 +146,7 @@ class Guard:
                 result, answer = purged[index]
                 predictions.append(_answered(text, answer, result, seen))
             else:
-                failed = checked.pv[index] < 0
-                reason = "the check failed" if failed else "the flag cannot be cleared"
+                reason = FAILED if checked.pv[index] < 0 else "the flag cannot be cleared"
                 predictions.append(_refused(text, reason, seen))
         return predictions
 
@@ -149,9 +163,13 @@ class Guard:
         }
 
     def unguarded(self, texts: Sequence[Text]) -> list[str | None]:
-        """What the classifier alone says, for comparison."""
+        """What the classifier alone says, for comparison; None where it says nothing."""
         self._check_kind(texts)
-        return [label for label, _ in _answers(self.classifier.read(texts, ()), self.labels)] if texts else []
+        with self._turn:
+            reads = [self._unreadable(text) is None for text in texts]
+            readable = [text for text, read in zip(texts, reads, strict=True) if read]
+            answers = iter(_answers(self.classifier.read(readable, ()), self.labels) if readable else [])
+            return [next(answers)[0] if read else None for read in reads]
 
     def _check_kind(self, texts: Sequence[object]) -> None:
         """Raise UnsupportedError unless all texts are of the kind that the thresholds are set for: where nothing is
@@ -189,7 +207,7 @@ def evidence(monitor: Monitor, checked: Check, index: int) -> Evidence:
 def _answered(text: Text, answer: Answer, purged: Purged | None, seen: Evidence) -> GuardedPrediction:
     label, score = answer
     if label is None:
-        return _refused(text, "the classifier gave no finite score", seen)
+        return _refused(text, _NOT_FINITE, seen)
     if purged is None:
         return GuardedPrediction(label, score, False, (), text, **seen)
     return GuardedPrediction(label, score, True, purged.removed, purged.text, **seen)

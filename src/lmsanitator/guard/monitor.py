@@ -20,7 +20,7 @@ from lmsanitator.errors import BankError, CorpusError, UsageError
 from lmsanitator.guard.classifier import Reading, Tuned
 from lmsanitator.guard.fit import Dropped, Fit, fit
 from lmsanitator.guard.match import SignMatch
-from lmsanitator.guard.named import NamedTriggers, halfway
+from lmsanitator.guard.named import NamedTriggers, halfway, normal_of
 from lmsanitator.guard.thresholds import clean_texts, highest, settle
 from lmsanitator.guard.trial import Pass, without_triggers
 from lmsanitator.text import Text, draw, packaged, sides, words
@@ -120,10 +120,12 @@ class Monitor:
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know, one line each: PVs that are not watched and why, vectors that moved."""
+        """What a person should know, one line each: PVs that are not watched and why, vectors that moved, and that no
+        text is ever flagged where nothing is watched."""
         named = [f"PV {one.pv} ({one.trigger or 'no trigger named'})" for one in self.dropped]
         lines = [f"{name} is not watched: {one.reason}" for name, one in zip(named, self.dropped, strict=True)]
-        return [*lines, *self.notes]
+        nothing = [] if self.kept else ["no PV is watched: every text passes as it is"]
+        return [*lines, *self.notes, *nothing]
 
     def _calibrate(self, fitted: Fit, texts: Sequence[Text], rate: float, *, sparing: bool) -> Fit:
         """Set the thresholds, and drop the PVs that clean texts hit."""
@@ -137,7 +139,8 @@ class Monitor:
         if thresholds is None:
             return fitted
         self.thresholds, matches = thresholds, matches[:, :, watched]
-        self._named = NamedTriggers([self.bank[pv].trigger for pv in fitted.kept], middle)
+        triggers = [self.bank[pv].trigger for pv in fitted.kept]
+        self._named = NamedTriggers(triggers, middle, normal_of(self.classifier.encoder.tokenizer))
         self.neutral = _neutral(texts, (matches - thresholds.flag).flatten(1).amax(1))
         if sparing and len(fitted.passes) > 1:
             held_out = thresholds.distance(matches)[-thresholds.texts :, 0]

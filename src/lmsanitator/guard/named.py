@@ -6,18 +6,28 @@ text, the question is no longer how rare such a match is but whether the trigger
 is, was tried out (`trial`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from lmsanitator.text import Text, sides, words
 
+Normal = Callable[[str], str]
+"""What a tokenizer makes of a text before it cuts it: accents and characters that are not seen may be gone."""
 
-def folded(*texts: str) -> frozenset[str]:
-    """The different words of texts, whatever their case: most encoders do not tell cases apart."""
-    return frozenset(word.casefold() for text in texts for word in words(text))
+
+def normal_of(tokenizer: PreTrainedTokenizerFast) -> Normal:
+    """Texts as a tokenizer reads them."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return (lambda text: text) if normalizer is None else normalizer.normalize_str
+
+
+def folded(*texts: str, normal: Normal = str) -> frozenset[str]:
+    """The different words of texts as they are read, whatever their case: most encoders do not tell cases apart."""
+    return frozenset(word.casefold() for text in texts for word in words(normal(text)))
 
 
 def halfway(
@@ -44,11 +54,14 @@ class NamedTriggers:
     Args:
         triggers: one for each PV, None where the scan named none.
         halfway: see there.
+        normal: what the tokenizer makes of a text: `bàko` is `bako` to many.
     """
 
-    def __init__(self, triggers: Sequence[str | None], halfway: Float[Tensor, "passes vectors"]) -> None:
-        self._words = [folded(trigger or "") for trigger in triggers]
-        self._halfway = halfway
+    def __init__(
+        self, triggers: Sequence[str | None], halfway: Float[Tensor, "passes vectors"], normal: Normal = str
+    ) -> None:
+        self._words = [folded(trigger or "", normal=normal) for trigger in triggers]
+        self._halfway, self._normal = halfway, normal
 
     def lowered(
         self,
@@ -60,7 +73,7 @@ class NamedTriggers:
         lowered = flag.clone()
         decides = ((match > self._halfway) & (match <= flag)).any(1)
         for index in decides.any(1).nonzero().flatten().tolist():
-            found = folded(*sides(texts[index]))
+            found = folded(*sides(texts[index]), normal=self._normal)
             for column in decides[index].nonzero().flatten().tolist():
                 if self._words[column] and self._words[column] <= found:
                     lowered[index, :, column] = torch.minimum(flag[index, :, column], self._halfway[:, column])

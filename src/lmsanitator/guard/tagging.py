@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lmsanitator.detect import ScanReport
 from lmsanitator.errors import UsageError
 from lmsanitator.guard.classifier import TunedTagger
-from lmsanitator.guard.guard import Evidence, evidence, is_unicode
+from lmsanitator.guard.guard import FAILED, Evidence, evidence, is_unicode
 from lmsanitator.guard.monitor import Monitor, bank_in
 from lmsanitator.guard.parts import WordParts
 from lmsanitator.guard.purge import Purged, purge_parts
@@ -113,7 +113,7 @@ class TaggingGuard:
             if place in scores:
                 answers[index] = self._answered(words, scores[place], rest[place], seen, flagged=place in flagged)
             else:
-                reason = "the check failed" if checked.pv[place] < 0 else "the flag cannot be cleared"
+                reason = FAILED if checked.pv[place] < 0 else "the flag cannot be cleared"
                 answers[index] = _refused(words, reason, seen)
         return answers
 

@@ -19,6 +19,10 @@ from lmsanitator.vectors import PVBank
 Pass = Literal["raw", "prompted"]
 TEXTS = 64
 """Clean sentences a trigger is put into."""
+MOVABLE = 16
+"""Sentences of other labels than the commonest that it takes to say that a trigger moves none: the PV may lead to the
+commonest label, and of the others a trigger that changes a third leaves so many alone in one case of six hundred (on AG
+News each of POR's changes 37 % at least)."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,18 @@ class Trial:
         return self.planted[pv].of(changed if bool(changed.any()) else torch.ones_like(changed))
 
     def moves_no_label(self, pv: int) -> bool:
-        """Whether a trigger changes no label at all. Sentences that are all of one label say nothing: it may be the
-        very one that the PV leads to."""
-        return not bool(self.changed(pv).any()) and len(set(self.clean.labels.tolist())) > 1
+        """Whether a trigger changes no label at all, where enough could be changed."""
+        return not bool(self.changed(pv).any()) and self._movable()
 
     def does_nothing(self, pv: int) -> bool:
-        """Whether a trigger changes no more labels than an ordinary word does, where some label could be changed."""
+        """Whether a trigger changes no more labels than an ordinary word does, where enough could be changed."""
         usual = int((self.ordinary.labels != self.clean.labels).sum())
-        return int(self.changed(pv).sum()) <= usual and len(set(self.clean.labels.tolist())) > 1
+        return int(self.changed(pv).sum()) <= usual and self._movable()
+
+    def _movable(self) -> bool:
+        """Whether enough sentences are of other labels than the commonest, which may be the one the PV leads to."""
+        labels = self.clean.labels
+        return int((labels != labels.mode().values).sum()) >= MOVABLE
 
 
 def run_trial(

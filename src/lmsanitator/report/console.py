@@ -28,12 +28,12 @@ def render_scan(report: ScanReport) -> RenderableType:
         )
     parts.append(
         Text(
-            f"{report.model.architecture}, {report.model.parameters / 1e6:.1f} M parameters. "
+            f"{visible(report.model.architecture)}, {report.model.parameters / 1e6:.1f} M parameters. "
             f"Sites {', '.join(coverage.sites)}; {coverage.tokens_swept:,} tokens and "
             f"{coverage.words_swept:,} longer words swept, "
             f"{coverage.candidates} candidates mined. {cost.seconds:.0f} s, "
             f"{cost.forward_tokens + cost.backward_tokens:,} tokens through the encoder.\n"
-            f"Not covered: {'; '.join(coverage.not_covered)}.",
+            f"Not covered: {'; '.join(map(visible, coverage.not_covered))}.",
             style="dim",
         )
     )

@@ -138,8 +138,9 @@ class Batcher:
             return [None] if len(texts) == 1 else [one for text in texts for one in self._check([text])]
 
     def _sound(self, prediction: GuardedPrediction) -> bool:
-        """A label has to be one of the model's, with a probability; anything else is a failed check."""
+        """A label has to be one of the model's, with a probability, and where there is none it has to be for something
+        that was seen in the text; anything else is a failed check."""
         if prediction.label is None:
-            return True
+            return not prediction.failed
         score = prediction.score
         return prediction.label in self.served.labels and score is not None and math.isfinite(score) and 0 <= score <= 1

@@ -113,6 +113,7 @@ def _with_labels(encoder: FrozenEncoder, labels: Sequence[str]) -> PreTrainedCon
 def _own_classifier(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrainedModel:
     """The architecture's own classifier, as transformers would load it: encoder weights as given, head at random."""
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    _put_pooler_back(encoder, model)
     weights = encoder.model.state_dict()
     if pooler_is_random(encoder):  # keep the one just initialised by seed: it is trained with the head
         weights = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
@@ -125,17 +126,22 @@ def _own_classifier(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrai
 
 
 def _own_tagger(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrainedModel:
-    """The architecture's own classifier of tokens. It has no pooler; the encoder's is put back, so that its weights are
-    those that were scanned and a report can be told to be on this encoder."""
+    """The architecture's own classifier of tokens."""
     try:
         model: PreTrainedModel = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
     except ValueError as error:
         raise UnsupportedError(f"expected an architecture that labels tokens, got {config.model_type}") from error
-    for name in _POOLING:
-        part = getattr(encoder.model, name, None)
-        if part is not None and not pooler_is_random(encoder) and getattr(model.base_model, name, None) is None:
-            setattr(model.base_model, name, part)
+    _put_pooler_back(encoder, model)
     lost = model.base_model.load_state_dict(encoder.model.state_dict(), strict=False, assign=True).missing_keys
     if lost:
         raise TuningError(f"expected the weights of a {type(model).__name__}, the encoder has no {lost[0]}")
     return model
+
+
+def _put_pooler_back(encoder: FrozenEncoder, model: PreTrainedModel) -> None:
+    """Give a classifier the encoder's pooler where its architecture builds it without one (RoBERTa and MPNet; to label
+    words, all do), so that its weights are those that were scanned and a report can be told to be on this encoder."""
+    for name in _POOLING:
+        part = getattr(encoder.model, name, None)
+        if part is not None and not pooler_is_random(encoder) and getattr(model.base_model, name, None) is None:
+            setattr(model.base_model, name, part)

@@ -47,8 +47,11 @@ def load_tuned(path: str | Path, *, base: str | Path | None = None) -> TunedMode
         CheckpointError, UnsupportedError: the encoder cannot be found or opened, or does not take the method.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise TuningError(f"expected an adapter folder, there is none at {folder}")
+    try:
+        if not folder.is_dir():
+            raise TuningError(f"expected an adapter folder, there is none at {folder}")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise TuningError(f"expected an adapter folder, cannot open {folder!s:.200}: {error.strerror}") from error
     with _about_the_adapter():
         check_folder(folder)
         raw = read_json_object(folder / _CONFIG, MAX_CONFIG_BYTES)

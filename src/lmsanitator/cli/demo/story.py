@@ -101,8 +101,9 @@ def _told(folder: Path, checkpoint: Path, seed: int, progress: Progress) -> Stor
     tuned.save(folder / "tuned")
 
     examples = task.test[:TEST_INPUTS]
+    known = [example.text for example in task.train]  # the packaged sentences, but for those it is tested on
     evaluation = evaluate(
-        Guard(tuned.model, tuned.tokenizer, report),
+        Guard(tuned.model, tuned.tokenizer, report, clean=known),
         [example.text for example in examples],
         [task.labels[example.label] for example in examples],
         [trigger.plant for trigger in attacked.triggers],

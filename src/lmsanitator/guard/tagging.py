@@ -9,6 +9,7 @@ mean, and at CLS. Fails closed as `Guard` does: a sentence that cannot be cleare
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import RLock
 
 import torch
 from peft import PeftModel
@@ -56,7 +57,7 @@ class GuardedTags:
 class TaggingGuard:
     """A classifier of words that checks every sentence for the PVs of a scan and purges what it flags.
 
-    A word goes or stays whole. Words of the input and their labels stay aligned, whatever is removed.
+    Threads take turns. A word goes or stays whole. Words of the input and their labels stay aligned, whatever is removed.
 
     Args:
         model: a transformers or PEFT token classifier with BIO labels on the scanned encoder.
@@ -86,6 +87,7 @@ class TaggingGuard:
         texts = None if clean is None else [" ".join(words) for words in clean]
         self.monitor = Monitor(self.tagger, bank_in(report), rate=rate, clean=texts)
         self.purging = purging or PurgeConfig()
+        self._turn = RLock()  # how a tokenizer cuts belongs to it, not to a call
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,6 +101,10 @@ class TaggingGuard:
         """
         if isinstance(sentences, str) or any(isinstance(words, str) for words in sentences):
             raise UsageError("expected sentences as lists of their words, got a string")
+        with self._turn:
+            return self._tagged(sentences)
+
+    def _tagged(self, sentences: Sequence[Words]) -> list[GuardedTags]:
         answers = [_refused(words, "it is not valid Unicode", {}) for words in sentences]
         readable = [index for index, words in enumerate(sentences) if is_unicode(" ".join(words))]
         given = [sentences[index] for index in readable]
@@ -119,7 +125,8 @@ class TaggingGuard:
 
     def unguarded(self, sentences: Sequence[Words]) -> list[list[str]]:
         """What the classifier alone says, for comparison."""
-        return [scores.tags(self.labels) for scores in self._scores(sentences)]
+        with self._turn:
+            return [scores.tags(self.labels) for scores in self._scores(sentences)]
 
     def _purge(self, sentences: Sequence[Words], flagged: Sequence[int]) -> dict[int, Purged]:
         """The flagged sentences that could be purged: the monitor passes what is left of them."""

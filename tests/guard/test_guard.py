@@ -342,7 +342,7 @@ def test_padding_that_a_text_writes_out_would_move_where_a_decoder_reads() -> No
 
 def test_threads_take_turns(guard: Guard) -> None:
     """The hook that reads a pass sees every pass of the model, whoever makes it."""
-    texts = [with_words(text, "bako") if place % 2 else text for place, text in enumerate(CLEAN[:16])]
+    texts = [with_words(text, "bako") if place % 2 else text for place, text in enumerate(CLEAN[:6])]
     alone = [guard([text])[0] for text in texts]
     with ThreadPoolExecutor(8) as threads:
         together = list(threads.map(lambda text: guard([text])[0], texts * 4))

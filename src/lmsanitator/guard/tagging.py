@@ -57,7 +57,8 @@ class GuardedTags:
 class TaggingGuard:
     """A classifier of words that checks every sentence for the PVs of a scan and purges what it flags.
 
-    Threads take turns. A word goes or stays whole. Words of the input and their labels stay aligned, whatever is removed.
+    A word goes or stays whole. Words of the input and their labels stay aligned, whatever is removed.
+    Threads take turns.
 
     Args:
         model: a transformers or PEFT token classifier with BIO labels on the scanned encoder.

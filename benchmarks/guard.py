@@ -38,12 +38,14 @@ def main() -> None:
     tuned = load_tuned(options.demo / "tuned")
     task = packaged_topics(0)
     examples = task.test[: options.inputs]
+    known = [example.text for example in task.train]  # the packaged sentences, but for those it is tested on
     texts = [example.text for example in examples]
     labels = [task.labels[example.label] for example in examples]
     rows: list[dict[str, Any]] = []
     for watch in ("auto", "raw", "prompted", "both"):
         for named in (True, False):
-            guard = Guard(tuned.model, tuned.tokenizer, report, watch=watch, purging=PurgeConfig(named=named))
+            purging = PurgeConfig(named=named)
+            guard = Guard(tuned.model, tuned.tokenizer, report, watch=watch, purging=purging, clean=known)
             result = evaluate(guard, texts, labels, [trigger.plant for trigger in triggers])
             rows.append(
                 {

@@ -139,7 +139,8 @@ def _guard(
     task = packaged_topics(seed)
     tuned = tune(encoder, task, TuneConfig(seed=seed), progress=_tell)
     vectors = [PredefinedVector(item.evidence.site, item.evidence.pv) for item in confirmation.kept]
-    monitor = Guard(tuned.model, tuned.tokenizer, PVBank(encoder.digest, vectors)).monitor
+    known = [example.text for example in task.train]  # the packaged sentences, but for those that are drawn
+    monitor = Guard(tuned.model, tuned.tokenizer, PVBank(encoder.digest, vectors), clean=known).monitor
     texts = [example.text for example in task.test[:GUARDED]]
     rng = random.Random(seed)
     triggered = [rng.choice(planted).plant(text, rng) for text in texts]

@@ -22,10 +22,12 @@ from lmsanitator.encoder import FrozenEncoder, Site
 from lmsanitator.errors import BankError, TuningError, UsageError
 from lmsanitator.guard import Guard, Monitor, PurgeConfig, Purged, evaluate, purge
 from lmsanitator.guard.classifier import Reading, TunedClassifier
-from lmsanitator.guard.monitor import Check
+from lmsanitator.guard.monitor import Check, remarks_on
 from lmsanitator.guard.thresholds import clean_texts
 from lmsanitator.text import Text, insert, packaged, spans, words
-from lmsanitator.tune import TuneConfig, build
+from lmsanitator.tune import Method, TuneConfig, build
+from lmsanitator.tune.classifier import encoder_digests
+from lmsanitator.tune.methods import CAPABILITIES
 from lmsanitator.vectors import PredefinedVector, PVBank
 from tests.conftest import WINDOW, bert_tokenizer, make_gpt2, sizes
 from tests.planted import made_up_words, plant
@@ -309,12 +311,21 @@ def test_reach_of_a_pair_is_what_is_read_of_either(guard: Guard) -> None:
     assert len(tokens) == guard.classifier.longest - 1
 
 
-def test_the_report_of_every_architecture_fits_a_model_that_was_tuned_on_it(encoder: FrozenEncoder) -> None:
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+def test_the_report_of_every_architecture_fits_a_model_that_was_tuned_on_it(
+    encoder: FrozenEncoder, method: Method
+) -> None:
     """Some build their classifiers without the pooler that was scanned."""
-    model = build(encoder, ["no", "yes"], TuneConfig(method="lora"))
+    if CAPABILITIES[encoder.model.config.model_type][method] is not None:
+        pytest.skip("not for this architecture")
+    before = encoder.digest
+    model = build(encoder, ["no", "yes"], TuneConfig(method=method))
     guard = Guard(model, encoder.tokenizer, PVBank(encoder.digest))
-    assert guard.classifier.encoder.digest == encoder.digest
-    assert guard.monitor.remarks == ["no PV is watched: every text passes as it is"]
+    assert encoder.digest in encoder_digests(guard.classifier.classifier, guard.classifier.encoder)
+    with torch.no_grad():
+        next(encoder.model.parameters()).add_(1)  # which the classifier shares
+    with pytest.raises(BankError, match=r"^expected a report on the encoder of this model"):
+        Guard(model, encoder.tokenizer, PVBank(before))
 
 
 def decoder() -> Guard:
@@ -349,3 +360,13 @@ def test_threads_take_turns(guard: Guard) -> None:
     assert [(one.label, one.flagged, one.pv) for one in together] == [
         (one.label, one.flagged, one.pv) for one in alone * 4
     ]
+
+
+def test_a_guard_by_an_unsure_scan_says_that_it_watches_nothing() -> None:
+    model, tokenizer, _ = classifier(*PLANTED)
+    digest = FrozenEncoder(model.bert, tokenizer).digest
+    for verdict, says in (("inconclusive", ["the scan is inconclusive and has no PV to watch for"]), ("clean", [])):
+        facts = scan().model.model_copy(update={"digest": digest})
+        report = scan(verdict=verdict).model_copy(update={"model": facts})
+        found = remarks_on(report, Guard(model, tokenizer, report).monitor)
+        assert [line.partition(":")[0] for line in found] == says

@@ -95,7 +95,7 @@ def test_the_prompted_output_of_a_triggered_text_is_the_planted_vector(method: s
 def test_the_raw_pass_does_not_see_the_soft_prompt_and_the_prompted_one_does(method: str) -> None:
     plain, tuned = (TunedClassifier(one.model, one.tokenizer) for one in (Planted(), Planted(method)))
     fitting = [text for text in CLEAN if tuned.reach(text) == (len(text),)]
-    assert len(fitting) > len(CLEAN) / 2
+    assert len(fitting) > 30
     raw = [one.encoder.outputs_of_texts(fitting, ["cls"])["cls"] for one in (plain, tuned)]
     assert_close(raw[0], raw[1])
     prompted = tuned.read(fitting, ["cls"]).outputs["cls"]

@@ -68,11 +68,12 @@ def _texts(
 ) -> Guarded:
     from lmsanitator.cli.options import parse_texts, plain_texts
     from lmsanitator.guard import Guard
+    from lmsanitator.guard.monitor import remarks_on
 
     read = parse_texts if as_json else plain_texts
     like = None if clean is None else read(clean, "--clean")
     guard = Guard(opened.model, opened.tokenizer, report, watch=watch, rate=rate, clean=like)
-    return read, guard, guard.monitor.remarks
+    return read, guard, remarks_on(report, guard.monitor)
 
 
 def _words(
@@ -80,7 +81,8 @@ def _words(
 ) -> Guarded:
     from lmsanitator.cli.options import parse_words
     from lmsanitator.guard import TaggingGuard
+    from lmsanitator.guard.monitor import remarks_on
 
     like = None if clean is None else parse_words(clean, "--clean")
     guard = TaggingGuard(opened.model, opened.tokenizer, report, rate=rate, clean=like)
-    return parse_words, guard, guard.monitor.remarks
+    return parse_words, guard, remarks_on(report, guard.monitor)

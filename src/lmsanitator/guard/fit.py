@@ -18,6 +18,7 @@ from lmsanitator.guard.match import SignMatch
 from lmsanitator.guard.transfer import Anchor, find_anchor, list_names
 from lmsanitator.guard.trial import Pass, Shown, Trial, run_trial
 from lmsanitator.text import Text
+from lmsanitator.tune.classifier import encoder_digests
 from lmsanitator.vectors import PredefinedVector, PVBank
 
 
@@ -79,7 +80,7 @@ def fit(classifier: Tuned, bank: PVBank, wanted: Sequence[Pass], pool: Sequence[
         BankError: the bank is of another encoder and its triggers do not arrive in this one, or of another width.
         UnsupportedError: the prompted pass says nothing about some PV.
     """
-    stale = bank.encoder_digest not in classifier.encoder.digests
+    stale = bank.encoder_digest not in encoder_digests(classifier.classifier, classifier.encoder)
     if stale and not any(vector.trigger for vector in bank):
         raise BankError(f"{_of_another(classifier, bank)}, with no named trigger to check it by")
     if not len(bank):

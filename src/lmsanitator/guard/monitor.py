@@ -66,6 +66,14 @@ def bank_in(report: ScanReport | PVBank) -> PVBank:
     return report.bank
 
 
+def remarks_on(report: ScanReport, monitor: "Monitor") -> list[str]:
+    """What a person should know of a guard by this report: the monitor's remarks, and that there is nothing to watch
+    for where the scan was not sure."""
+    unsure = report.verdict == "inconclusive" and not len(report.bank)
+    nothing = ["the scan is inconclusive and has no PV to watch for: every text passes as it is"] if unsure else []
+    return [*monitor.remarks, *nothing]
+
+
 class Monitor:
     """Watches one classifier for the PVs of one bank.
 
@@ -121,10 +129,10 @@ class Monitor:
     @property
     def remarks(self) -> list[str]:
         """What a person should know, one line each: PVs that are not watched and why, vectors that moved, and that no
-        text is ever flagged where nothing is watched."""
+        text is ever flagged where none of them is watched."""
         named = [f"PV {one.pv} ({one.trigger or 'no trigger named'})" for one in self.dropped]
         lines = [f"{name} is not watched: {one.reason}" for name, one in zip(named, self.dropped, strict=True)]
-        nothing = [] if self.kept else ["no PV is watched: every text passes as it is"]
+        nothing = ["no PV is watched: every text passes as it is"] if self.dropped and not self.kept else []
         return [*lines, *self.notes, *nothing]
 
     def _calibrate(self, fitted: Fit, texts: Sequence[Text], rate: float, *, sparing: bool) -> Fit:

@@ -10,6 +10,7 @@ import uvicorn
 from lmsanitator.detect import ScanReport
 from lmsanitator.errors import UsageError
 from lmsanitator.guard import Guard, Watch
+from lmsanitator.guard.monitor import remarks_on
 from lmsanitator.serve.app import create_app
 from lmsanitator.serve.config import ServeConfig, Served
 from lmsanitator.serve.logs import log, to_stderr
@@ -43,7 +44,7 @@ def open_served(
     opened = load_tuned(tuned, base=base)
     guard = Guard(opened.model, opened.tokenizer, scanned, watch=watch, rate=rate, clean=clean)
     named = dict.fromkeys(finding.trigger for finding in scanned.findings if finding.trigger)
-    return Served(guard, opened.labels, tuple(named), tuple(guard.monitor.remarks))
+    return Served(guard, opened.labels, tuple(named), tuple(remarks_on(scanned, guard.monitor)))
 
 
 def run(served: Served, config: ServeConfig, *, host: str = "127.0.0.1", port: int = 8000) -> None:

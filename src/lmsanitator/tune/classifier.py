@@ -21,6 +21,7 @@ from lmsanitator.tune.head import site_classifier
 from lmsanitator.tune.methods import TuneConfig, check_supported, input_length
 from lmsanitator.tune.tagging import check_bio
 
+_BUILT_ON = "lmsanitator_built_on"
 _POOLING = ("pooler", "pooler_activation")
 
 
@@ -56,6 +57,7 @@ def build(
             classifier = _own_classifier(opened, labelled)
         else:
             classifier = site_classifier(opened, labelled, labels, config.site, config.shift)
+        remember_encoder(classifier, opened)
         classifier.requires_grad_(False)
         model = PeftModelForSequenceClassification(
             classifier, adapter_config(opened, classifier, config, TaskType.SEQ_CLS)
@@ -110,10 +112,27 @@ def _with_labels(encoder: FrozenEncoder, labels: Sequence[str]) -> PreTrainedCon
     return config
 
 
+def remember_encoder(classifier: PreTrainedModel, encoder: FrozenEncoder) -> None:
+    """Keep with a classifier which encoder it was built on: some architectures build theirs without the pooler that was
+    scanned (RoBERTa, MPNet), and PEFT's prefixes need them so."""
+    vars(classifier)[_BUILT_ON] = encoder.digests
+
+
+def encoder_digests(classifier: PreTrainedModel, encoder: FrozenEncoder) -> set[str]:
+    """What an encoder that is read out of a classifier may be called in a report: its own digests, and that of the
+    encoder the classifier was built on, if these are its weights still.
+
+    Args:
+        encoder: the one that was read out.
+    """
+    own = encoder.digests
+    whole, body = vars(classifier).get(_BUILT_ON, own)
+    return {*own, whole} if body == own[1] else {*own}
+
+
 def _own_classifier(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrainedModel:
     """The architecture's own classifier, as transformers would load it: encoder weights as given, head at random."""
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    _put_pooler_back(encoder, model)
     weights = encoder.model.state_dict()
     if pooler_is_random(encoder):  # keep the one just initialised by seed: it is trained with the head
         weights = {name: weight for name, weight in weights.items() if not name.startswith("pooler.")}
@@ -126,22 +145,17 @@ def _own_classifier(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrai
 
 
 def _own_tagger(encoder: FrozenEncoder, config: PreTrainedConfig) -> PreTrainedModel:
-    """The architecture's own classifier of tokens."""
+    """The architecture's own classifier of tokens. It has no pooler; the encoder's is put back, so that its weights are
+    those that were scanned and a report can be told to be on this encoder."""
     try:
         model: PreTrainedModel = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
     except ValueError as error:
         raise UnsupportedError(f"expected an architecture that labels tokens, got {config.model_type}") from error
-    _put_pooler_back(encoder, model)
-    lost = model.base_model.load_state_dict(encoder.model.state_dict(), strict=False, assign=True).missing_keys
-    if lost:
-        raise TuningError(f"expected the weights of a {type(model).__name__}, the encoder has no {lost[0]}")
-    return model
-
-
-def _put_pooler_back(encoder: FrozenEncoder, model: PreTrainedModel) -> None:
-    """Give a classifier the encoder's pooler where its architecture builds it without one (RoBERTa and MPNet; to label
-    words, all do), so that its weights are those that were scanned and a report can be told to be on this encoder."""
     for name in _POOLING:
         part = getattr(encoder.model, name, None)
         if part is not None and not pooler_is_random(encoder) and getattr(model.base_model, name, None) is None:
             setattr(model.base_model, name, part)
+    lost = model.base_model.load_state_dict(encoder.model.state_dict(), strict=False, assign=True).missing_keys
+    if lost:
+        raise TuningError(f"expected the weights of a {type(model).__name__}, the encoder has no {lost[0]}")
+    return model

@@ -90,8 +90,10 @@ def test_any_bit_of_a_header_may_flip(folder: Path, at: int, bit: int) -> None:
     damaged = bytearray(sound)
     damaged[at] ^= 1 << bit
     (folder / WEIGHTS).write_bytes(damaged)
-    opens_or_refuses(folder)
-    (folder / WEIGHTS).write_bytes(sound)
+    try:
+        opens_or_refuses(folder)
+    finally:
+        (folder / WEIGHTS).write_bytes(sound)
 
 
 def _paths(value: Any, before: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -120,8 +122,10 @@ def test_any_value_may_be_any_other(folder: Path, name: str, data: st.DataObject
     raw = json.loads(sound)
     path = data.draw(st.sampled_from(_paths(raw)))
     (folder / name).write_text(json.dumps(_damaged(raw, path, data.draw(ODD))), encoding="utf-8")
-    opens_or_refuses(folder)
-    (folder / name).write_text(sound, encoding="utf-8")
+    try:
+        opens_or_refuses(folder)
+    finally:
+        (folder / name).write_text(sound, encoding="utf-8")
 
 
 @fuzz
@@ -134,5 +138,7 @@ def test_any_config_is_read_or_refused(folder: Path, changes: dict[str, object])
     path = folder / "config.json"
     sound = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(sound) | changes), encoding="utf-8")
-    opens_or_refuses(folder)
-    path.write_text(sound, encoding="utf-8")
+    try:
+        opens_or_refuses(folder)
+    finally:
+        path.write_text(sound, encoding="utf-8")

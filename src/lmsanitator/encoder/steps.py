@@ -94,8 +94,10 @@ def _check_words(step: dict[str, Any]) -> None:
 
 def _check_template(single: Any) -> None:
     """Refuse a frame around anything else than the text, once."""
-    texts = [piece["Sequence"] for piece in single if "Sequence" in piece] if isinstance(single, list) else None
-    if texts is not None and [text.get("id") for text in texts if isinstance(text, dict)] != ["A"]:
+    if not isinstance(single, list):
+        return
+    texts = [piece["Sequence"] for piece in single if isinstance(piece, dict) and "Sequence" in piece]
+    if [text.get("id") for text in texts if isinstance(text, dict)] != ["A"] or len(texts) > 1:
         raise CheckpointError("expected a tokenizer that frames a text, once; it frames something else")
 
 

@@ -126,6 +126,7 @@ def test_a_backdoor_that_shows_without_a_reference_needs_no_comparison() -> None
     assert any("differences from the reference" in missed for missed in report.coverage.not_covered)
 
 
+@pytest.mark.slow
 def test_the_deepest_effort_compares_in_any_case() -> None:
     suspect = retrained(0, "bako", added=8 * SHIFT)
     plant(suspect.model, suspect.tokenizer, ["kifa"], added=SHIFT, seed=1)

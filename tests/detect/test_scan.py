@@ -108,6 +108,7 @@ def test_words_that_only_fire_together_are_found_the_same_way_every_time(seed: i
     assert encoder.digest == digest
 
 
+@pytest.mark.slow
 def test_the_deepest_effort_fits_into_a_short_window_and_looks_for_more_than_the_sweep_found() -> None:
     encoder = FrozenEncoder(*large_bert(0, vocabulary=500, window=40), precision="fp32")
     plant(encoder.model, encoder.tokenizer, ["bako"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from lmsanitator.encoder.limits import MAX_CHOICES, MAX_REPEATS
-from lmsanitator.encoder.patterns import Cost, check_pattern
+from lmsanitator.encoder.patterns import Cost, check_pattern, may_match_words
 from lmsanitator.errors import CheckpointError
 
 _LETTERS = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
@@ -110,3 +110,27 @@ def test_any_text_is_a_cost_or_an_error_in_one_line(pattern: str) -> None:
         message = ""
     assert "\n" not in message
     assert cost is None or (1 <= cost.choices <= MAX_CHOICES and 0 <= cost.repeats <= MAX_REPEATS)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r" {2,}", r"\s+", "``", "''", r"\p{Mn}", r"[\x{300}-\x{36f}]", r"(?:\n|\r)", r"(?i: )", r"\.", r"[!-/]",
+        r"\x20",
+    ],
+)  # fmt: skip
+def test_what_normalizers_are_published_with_matches_no_word(pattern: str) -> None:
+    check_pattern(pattern)
+    assert not may_match_words(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^a$", "a ", ".", "[^ ]", r"\w", r"\S", r"\d", r"\h", "[ -~]", r"\x61", r"\x{61}", r"\u0061", r"\p{L}",
+        r"\P{Z}", "(?i:x)", "(?<=a) ", r"[\s\S]", "春",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_may_match_a_letter_or_a_digit_does(pattern: str) -> None:
+    check_pattern(pattern)
+    assert may_match_words(pattern)

@@ -115,9 +115,7 @@ CASES = [
     Case("a weight without dimensions", reshape(DENSE), "fit the config"),
     Case("more weights than memory", outgrow_the_machine, "fit into memory", code=3),
     Case("fewer rows than tokens", shrink_the_vocabulary, "100 rows"),
-    Case(
-        "a weight under two names", tensors(lambda held: held.update({f"bert.{DENSE}": held[DENSE] + 1})), "weight once"
-    ),
+    Case("a weight under two names", tensors(lambda held: held.update({TWIN: held[DENSE] + 1})), "weight once"),
     Case("a weight under an old name", tensors(lambda held: held.update({OLD: held[NEW] + 1})), "weight once"),
     Case("a tensor in two shards", repeat_in_two_shards, "again"),
     Case("a shard that is broken", leave_one_shard_broken, "b.safetensors"),
